@@ -1,0 +1,1 @@
+"""The `nvdra` command line."""

@@ -1,0 +1,1 @@
+"""Talking to Kubernetes: session, informer, events, and the value types of its API. Knows no NVIDIA."""

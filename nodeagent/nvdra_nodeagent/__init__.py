@@ -1,0 +1,1 @@
+"""The node agent: publishes what the hardware offers and prepares claims for the kubelet."""

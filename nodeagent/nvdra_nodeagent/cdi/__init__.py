@@ -1,0 +1,1 @@
+"""CDI documents: find driver files, build edits, write and sweep."""

@@ -1,0 +1,1 @@
+"""From a claim to a plan, from a plan to files and an answer."""

@@ -1,0 +1,1 @@
+"""The ports to the machine and their real adapters."""

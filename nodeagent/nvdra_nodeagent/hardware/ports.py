@@ -1,0 +1,218 @@
+"""The ports to the machine. Everything here is synchronous: callers hop once to a worker thread.
+
+Each port has a real adapter in this package and a simulated one in `nvdra_sim.hardware`; both pass
+the same contract tests. Every method may raise `HardwareError`; NVML methods raise its subclass
+`NvmlError` (`NotSupported` where the device or driver lacks the feature, `GpuLost`, `NotFound`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class MigMode:
+    """`nvmlDeviceGetMigMode`: what is on now, and what will be after the next reset."""
+
+    current: bool
+    pending: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GiProfile:
+    """A GPU instance profile (`nvmlDeviceGetGpuInstanceProfileInfo`).
+
+    `index` is the NVML enum value asked for, `id` the number that instances and device names carry.
+    """
+
+    index: int
+    id: int
+    slice_count: int
+    instance_count: int
+    multiprocessors: int
+    copy_engines: int
+    decoders: int
+    encoders: int
+    jpeg_engines: int
+    ofa_engines: int
+    memory_mb: int
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Memory slices [start, start + size) of a GPU."""
+
+    start: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class GiInstance:
+    """A live GPU instance (`nvmlGpuInstanceGetInfo`)."""
+
+    id: int
+    profile_id: int
+    placement: Placement
+
+
+@dataclass(frozen=True, slots=True)
+class CiInstance:
+    """A live compute instance (`nvmlComputeInstanceGetInfo_v2`) with its profile's slice count."""
+
+    id: int
+    gi_id: int
+    profile_id: int
+    slice_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class MigHandle:
+    """A MIG device as NVML enumerates it: GPU instance, compute instance and `MIG-...` UUID."""
+
+    uuid: str
+    gi_id: int
+    ci_id: int
+
+
+class NvmlDevice(Protocol):
+    """One physical GPU. Handles stay valid until the library is shut down."""
+
+    def uuid(self) -> str: ...
+    def minor_number(self) -> int: ...
+    def name(self) -> str: ...
+    def memory_bytes(self) -> int: ...
+    def architecture(self) -> int:
+        """`nvmlDeviceArchitecture_t`: 7 Ampere, 9 Hopper, 10 Blackwell, ..."""
+        ...
+
+    def brand(self) -> int:
+        """`nvmlBrandType_t`."""
+        ...
+
+    def compute_capability(self) -> tuple[int, int]: ...
+    def pci_bus_id(self) -> str:
+        """As NVML prints it (`00000000:65:00.0`); `pci.normalise_bus_id` gives the sysfs form."""
+        ...
+
+    def addressing_mode(self) -> int:
+        """0 none, 1 HMM, 2 ATS; raises `NotSupported` on drivers without the call."""
+        ...
+
+    def mig_mode(self) -> MigMode:
+        """Raises `NotSupported` on GPUs without MIG."""
+        ...
+
+    def mig_devices(self) -> tuple[MigHandle, ...]:
+        """`nvmlDeviceGetMigDeviceHandleByIndex` over all indices, gaps skipped."""
+        ...
+
+    def gi_profile(self, index: int) -> GiProfile:
+        """Raises `NotSupported` for profiles that this GPU does not offer."""
+        ...
+
+    def gpu_instance(self, gi_id: int) -> GiInstance: ...
+    def compute_instance(self, gi_id: int, ci_id: int) -> CiInstance: ...
+
+
+class Nvml(Protocol):
+    """The NVML library of one machine; `nvmlInitWithFlags(NO_GPUS)` semantics."""
+
+    def init(self) -> None:
+        """Idempotent; raises `DriverMissing` when the library cannot be loaded."""
+        ...
+
+    def shutdown(self) -> None: ...
+    def driver_version(self) -> str: ...
+    def cuda_driver_version(self) -> int:
+        """1000 x major + 10 x minor, e.g. 13000."""
+        ...
+
+    def device_count(self) -> int: ...
+    def device(self, index: int) -> NvmlDevice: ...
+
+
+class Pci(Protocol):
+    """What sysfs knows of a PCI function, by bus id in sysfs form (`0000:65:00.0`)."""
+
+    def numa_node(self, bus_id: str) -> int | None:
+        """None when the kernel has no answer (-1)."""
+        ...
+
+    def root_complex(self, bus_id: str) -> str | None:
+        """First path element of the device below /sys/devices, e.g. `pci0000:64`."""
+        ...
+
+    def drm_nodes(self, bus_id: str) -> tuple[str, ...]:
+        """Names under `drm/`, e.g. `("card1", "renderD128")`, sorted."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceNode:
+    """A character device as the container shall see it. `path` is the path in the container."""
+
+    path: str
+    host_path: str
+    major: int
+    minor: int
+    mode: int
+    gid: int
+
+
+class DeviceNodes(Protocol):
+    """Device nodes of the machine."""
+
+    def stat(self, path: str) -> DeviceNode | None:
+        """`path` as seen from the device root, e.g. `/dev/nvidia0`; None when it is not there."""
+        ...
+
+    def mig_caps(self, gpu_minor: int, gi_id: int, ci_id: int) -> tuple[DeviceNode, ...]:
+        """The `/dev/nvidia-caps` nodes of a MIG device: GPU instance, then compute instance.
+
+        From `/proc/driver/nvidia/capabilities` and the `nvidia-caps` major in `/proc/devices`.
+        """
+        ...
+
+
+class DriverRoot(Protocol):
+    """The NVIDIA driver's files, seen through the container's mount of the host driver root."""
+
+    @property
+    def container_path(self) -> Path: ...
+
+    @property
+    def host_path(self) -> Path:
+        """The same directory as the host sees it: what CDI mounts have to name."""
+        ...
+
+    def library(self, name: str) -> Path:
+        """First regular file of that name in the library directories, links resolved.
+
+        Raises `DriverMissing`.
+        """
+        ...
+
+    def binary(self, name: str) -> Path:
+        """The same for programs. Raises `DriverMissing`."""
+        ...
+
+
+class CdiHook(Protocol):
+    """The host program that CDI hooks name (`nvidia-cdi-hook`)."""
+
+    def host_path(self) -> str:
+        """Path on the host. Raises `DriverMissing` when it is not there or not executable."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """All ports of one machine, as `main` wires them."""
+
+    nvml: Nvml
+    pci: Pci
+    device_nodes: DeviceNodes
+    driver_root: DriverRoot
+    cdi_hook: CdiHook

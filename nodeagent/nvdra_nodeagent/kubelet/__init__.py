@@ -1,0 +1,1 @@
+"""The gRPC edge: registration, the DRA service, draining."""

@@ -1,0 +1,1 @@
+"""From inventory to ResourceSlices, and keeping them true in the API."""

@@ -1,0 +1,1 @@
+"""Simulated NVIDIA hardware and an embedded Kubernetes cluster."""

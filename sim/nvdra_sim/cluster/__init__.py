@@ -1,0 +1,1 @@
+"""An embedded Kubernetes cluster in one process."""
