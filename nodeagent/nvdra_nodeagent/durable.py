@@ -1,0 +1,119 @@
+"""The one way a file of the agent's state gets onto the disk: whole or not at all.
+
+Journal, effects and CDI specs all go through here, so a crash or a power cut at any point leaves
+the old file or the new one, never half of one. Calls block; callers hop to a thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+from typing import TYPE_CHECKING
+
+from nvdra_nodeagent.errors import Retryable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TEMP_SUFFIX = ".tmp"
+"""Ending of files in the making. CDI readers pick up `.json` and `.yaml` only."""
+
+_HINTS = {
+    errno.ENOSPC: "free space on the node's disk; the write is repeated with the next attempt",
+    errno.EDQUOT: "raise the disk quota or free space; the write is repeated with the next attempt",
+    errno.EROFS: "remount the file system read-write or point the agent at a writable directory",
+    errno.EACCES: "let the agent's user write there (the plugin's container runs as root)",
+    errno.EPERM: "let the agent's user write there (the plugin's container runs as root)",
+    errno.ENOTDIR: "move the file away that is where a directory is needed",
+    errno.ENAMETOOLONG: "use a shorter path for the directory",
+}
+
+
+def write_durably(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Replace `path` by `data`: temporary file, fsync, rename, fsync of the directory.
+
+    The directory is created when it is missing. On return the content survives a power cut.
+
+    :raises Retryable: reason `DiskFull` or `StorageUnwritable`; `path` is as it was before.
+    """
+    temp = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMP_SUFFIX}")
+    try:
+        _write_temp(temp, data, mode=mode)
+        temp.replace(path)
+        _sync_directory(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temp.unlink(missing_ok=True)
+        raise _storage_error("write", path, error) from error
+
+
+def remove_durably(path: Path) -> bool:
+    """Remove `path`; on return it stays away even after a power cut.
+
+    Returns whether it was there: removing what is gone already is success.
+
+    :raises Retryable: reason `StorageUnwritable` when the file is there and cannot be removed.
+    """
+    try:
+        path.unlink()
+        _sync_directory(path.parent)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise _storage_error("remove", path, error) from error
+    return True
+
+
+def sweep_temporaries(directory: Path) -> list[Path]:
+    """Remove what writers that died in the middle left in `directory`; returns what was removed.
+
+    Only for a directory that nobody writes to at this moment.
+    """
+    try:
+        leftovers = [
+            path for path in directory.iterdir() if is_temporary(path.name) and path.is_file()
+        ]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise _storage_error("list", directory, error) from error
+    return [path for path in leftovers if remove_durably(path)]
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file of this name is one in the making, made by `write_durably`."""
+    return name.startswith(".") and name.endswith(TEMP_SUFFIX)
+
+
+def _write_temp(temp: Path, data: bytes, *, mode: int) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        descriptor = os.open(temp, flags, mode)
+    except FileNotFoundError:
+        temp.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(temp, flags, mode)
+    with os.fdopen(descriptor, "wb", buffering=0) as file:
+        os.fchmod(descriptor, mode)  # the process's umask shall not decide who reads it
+        view = memoryview(data)
+        while view:
+            view = view[file.write(view) :]
+        os.fsync(descriptor)
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _storage_error(verb: str, path: Path, error: OSError) -> Retryable:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return Retryable(
+        "DiskFull" if full else "StorageUnwritable",
+        f"cannot {verb} {path}: {error.strerror or error}",
+        hint=_HINTS.get(error.errno or 0, "check the directory and the node's disk"),
+    )
