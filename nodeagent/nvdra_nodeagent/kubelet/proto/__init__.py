@@ -1,1 +1,4 @@
-"""The kubelet's gRPC APIs: .proto files written from the published services, and the code generated from them."""
+"""The kubelet's gRPC APIs: the .proto files and the code generated from them.
+
+`tox -e proto` regenerates the code and fails on a difference.
+"""

@@ -1,0 +1,96 @@
+"""Unix sockets as files: bound out of sight, published by rename, removed only if still ours."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import stat
+from typing import TYPE_CHECKING
+
+from nvdra_nodeagent.errors import Permanent
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MAX_PATH_BYTES = 107
+"""`sockaddr_un.sun_path` holds 108 bytes with its terminating zero."""
+
+
+class SocketFile:
+    """A listening Unix socket at `path`.
+
+    The socket is bound under a dot-name, which the kubelet's directory watch skips, and appears
+    under its own name by rename: whoever sees it can connect at once. A leftover of an earlier
+    process is replaced by the same rename.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._identity: tuple[int, int] | None = None
+
+    def bind(self) -> socket.socket:
+        """Listen out of sight. Raises `Permanent` when the path cannot hold a socket."""
+        hidden = self._hidden()
+        for candidate in (self.path, hidden):
+            _check_length(candidate)
+        _refuse_non_socket(self.path)
+        with contextlib.suppress(FileNotFoundError):
+            hidden.unlink()
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            listener.bind(str(hidden))
+            listener.listen(128)
+            listener.setblocking(False)
+        except OSError as exc:
+            listener.close()
+            raise Permanent(
+                "SocketUnusable",
+                f"cannot listen on {self.path}: {exc.strerror}",
+                hint="check that the directory exists and is writable for the driver",
+            ) from exc
+        return listener
+
+    def publish(self) -> None:
+        """Make the bound socket visible under its name."""
+        hidden = self._hidden()
+        status = hidden.stat()
+        self._identity = (status.st_dev, status.st_ino)
+        hidden.rename(self.path)
+
+    def remove(self) -> None:
+        """Unlink the socket, unless another process has put its own there meanwhile."""
+        with contextlib.suppress(FileNotFoundError):
+            status = self.path.stat()
+            if (status.st_dev, status.st_ino) == self._identity:
+                self.path.unlink()
+        with contextlib.suppress(FileNotFoundError):
+            if self._identity is None:
+                self._hidden().unlink()
+
+    def _hidden(self) -> Path:
+        return self.path.with_name(f".{os.getpid()}-{self.path.name[:16]}")
+
+
+def _check_length(path: Path) -> None:
+    length = len(os.fsencode(path))
+    if length > MAX_PATH_BYTES:
+        raise Permanent(
+            "SocketPathTooLong",
+            f"socket path {path} has {length} bytes, the system allows {MAX_PATH_BYTES}",
+            hint="use shorter kubelet plugin directories",
+        )
+
+
+def _refuse_non_socket(path: Path) -> None:
+    """A rename would silently replace a file that somebody else put there."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise Permanent(
+            "SocketUnusable",
+            f"{path} exists and is not a socket",
+            hint="move it away; the driver needs this path for the kubelet",
+        )
