@@ -1,1 +1,4 @@
-"""Talking to Kubernetes: session, informer, events, and the value types of its API. Knows no NVIDIA."""
+"""Talking to Kubernetes: session, informer, events and the value types of its API.
+
+Knows nothing of NVIDIA.
+"""

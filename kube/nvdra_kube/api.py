@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 Body: TypeAlias = dict[str, Any]
 """A JSON object as the API speaks it. Unknown fields are kept; nobody edits another's body."""
 
+JsonPatch: TypeAlias = list[Body]
+"""The operations of an RFC 6902 patch."""
+
 PatchType: TypeAlias = Literal[
     "application/merge-patch+json",
     "application/json-patch+json",
@@ -57,7 +60,7 @@ class WatchEvent:
 
 
 class KubeApi(Protocol):
-    """Calls that every method of which may raise `ApiError`; each call has a time-out.
+    """Calls to one API server. Each may raise `ApiError`, and each has a time-out.
 
     Objects go in and out as JSON objects; returned objects belong to the caller.
     """
@@ -99,7 +102,7 @@ class KubeApi(Protocol):
         self,
         resource: Resource,
         name: str,
-        patch: Body | list[Body],
+        patch: Body | JsonPatch,
         *,
         namespace: str | None = None,
         subresource: str = "",
