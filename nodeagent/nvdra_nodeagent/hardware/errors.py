@@ -39,11 +39,44 @@ class DriverMissing(HardwareError):
     """
 
     def __init__(self, name: str, *, root: str, tried: tuple[str, ...]) -> None:
-        places = ", ".join(tried)
-        super().__init__(
-            f"{name} not found under driver root {root} (looked in {places}); "
-            "install the NVIDIA driver on this node or point --nvidia-driver-root at it"
-        )
+        super().__init__(self._describe(name, root=root, tried=tried))
         self.name = name
         self.root = root
         self.tried = tried
+
+    def _describe(self, name: str, *, root: str, tried: tuple[str, ...]) -> str:
+        return (
+            f"{name} not found under driver root {root} (looked in {', '.join(tried)}); "
+            "install the NVIDIA driver on this node or point --nvidia-driver-root at it"
+        )
+
+
+class LibraryUnusable(DriverMissing):
+    """The file is there, but the dynamic linker refuses it; `cause` is the linker's own text."""
+
+    def __init__(self, path: str, *, cause: str) -> None:
+        self.cause = cause
+        super().__init__(path, root="", tried=(path,))
+
+    def _describe(self, name: str, *, root: str, tried: tuple[str, ...]) -> str:
+        return (
+            f"{name} cannot be loaded: {self.cause}; the driver under the driver root has to match "
+            "this machine's processor and C library"
+        )
+
+
+class HookMissing(DriverMissing):
+    """The program that CDI hooks would name cannot be used.
+
+    `name` is the path the hook was wanted at, `tried` the places it was looked for.
+    """
+
+    def __init__(self, path: str, *, source: str, cause: str) -> None:
+        self.cause = cause
+        super().__init__(path, root="", tried=(source,))
+
+    def _describe(self, name: str, *, root: str, tried: tuple[str, ...]) -> str:
+        return (
+            f"CDI hook {name} cannot be provided from {tried[0]}: {self.cause}; "
+            "put nvidia-cdi-hook there or name one on the host with --nvidia-cdi-hook-path"
+        )

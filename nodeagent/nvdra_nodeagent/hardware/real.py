@@ -1,0 +1,57 @@
+"""Puts the real adapters together to the machine this process runs on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nvdra_nodeagent.hardware.cdi_hook import CopiedHook, HostHook
+from nvdra_nodeagent.hardware.device_nodes import HostDeviceNodes
+from nvdra_nodeagent.hardware.driver_root import MountedDriverRoot
+from nvdra_nodeagent.hardware.nvml import LibraryNvml
+from nvdra_nodeagent.hardware.pci import SysfsPci
+from nvdra_nodeagent.hardware.ports import Machine
+
+if TYPE_CHECKING:
+    from nvdra_nodeagent.hardware.ports import CdiHook
+
+
+def real_machine(
+    *,
+    driver_root: Path,
+    host_driver_root: Path,
+    sysfs: Path,
+    procfs: Path,
+    plugin_dir: Path,
+    hook_source: Path,
+    hook_path: str = "",
+    host_root: Path | None = None,
+    dev_root: Path = Path("/"),
+    proc_devices: Path | None = None,
+) -> Machine:
+    """The machine as seen from this container. Touches nothing yet.
+
+    `driver_root` is the mount of the host's `host_driver_root`. Devices are looked for below it
+    when it has a `dev` directory, else below `dev_root`, which the host knows as `/`.
+    `hook_path` names a hook on the host (checked below `host_root` where that is given); without
+    it `hook_source` is copied into `plugin_dir`. `proc_devices` stands in for /proc/devices.
+    """
+    has_devices = (driver_root / "dev").is_dir()
+    hook: CdiHook = (
+        HostHook(hook_path, host_root=host_root)
+        if hook_path
+        else CopiedHook(hook_source, plugin_dir=plugin_dir)
+    )
+    root = MountedDriverRoot(driver_root, host_path=host_driver_root)
+    return Machine(
+        nvml=LibraryNvml(root),
+        pci=SysfsPci(sysfs),
+        device_nodes=HostDeviceNodes(
+            driver_root if has_devices else dev_root,
+            host_dev_root=host_driver_root if has_devices else Path("/"),
+            procfs=procfs,
+            proc_devices=proc_devices,
+        ),
+        driver_root=root,
+        cdi_hook=hook,
+    )
