@@ -1,0 +1,1 @@
+"""What a node agent program needs besides its work: options, metrics, endpoints, signals."""

@@ -1,0 +1,140 @@
+"""Prometheus metrics of the node agent: families that dashboards know, and a few of our own.
+
+Every series exists with value 0 before the first claim.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+OPERATIONS = ("prepare", "unprepare")
+DEVICE_TYPES = ("gpu", "mig", "vfio", "unknown")
+ERROR_TYPES = ("lock_acquire", "{operation}_devices", "publish_resources")
+DURATION_BUCKETS_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8)
+FINE_BUCKETS_S = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, *DURATION_BUCKETS_S, 45.0)
+
+
+class AgentMetrics:
+    """All metrics of one driver on one node, in a registry of their own."""
+
+    def __init__(self, *, driver: str, node: str) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        self._driver = driver
+        self._node = node
+        self._make_request_families()
+        self._make_state_families()
+        self._touch_every_series()
+
+    def finished(self, operation: str, *, duration_s: float) -> None:
+        """A claim was prepared or unprepared."""
+        self._requests.labels(self._driver, operation).inc()
+        self._duration.labels(self._driver, operation).observe(duration_s)
+        self._outcome.labels(self._driver, operation, "ok").observe(duration_s)
+
+    def failed(self, operation: str, *, reason: str, duration_s: float) -> None:
+        """A claim could not be prepared or unprepared."""
+        self._errors[operation].labels(self._driver, f"{operation}_devices").inc()
+        self._failures.labels(self._driver, operation, reason).inc()
+        self._outcome.labels(self._driver, operation, "error").observe(duration_s)
+
+    def in_flight(self, operation: str, change: int) -> None:
+        self._in_flight.labels(self._driver, operation).inc(change)
+
+    def prepared_devices(self, counts: dict[str, int]) -> None:
+        """Devices in prepared claims by type; absent types are 0."""
+        for kind in DEVICE_TYPES:
+            self._prepared.labels(self._node, self._driver, kind).set(counts.get(kind, 0))
+
+    def publish_failed(self, operation: str = "prepare") -> None:
+        self._errors[operation].labels(self._driver, "publish_resources").inc()
+
+    def slice_written(self, verb: str) -> None:
+        self._slice_writes.labels(self._driver, verb).inc()
+
+    def api_called(self, verb: str, resource: str, code: int) -> None:
+        self._api_requests.labels(verb, resource, str(code)).inc()
+
+    def defects(self, count: int) -> None:
+        """How many devices or attributes of this node could not be read."""
+        self._defects.labels(self._driver).set(count)
+
+    def _make_request_families(self) -> None:
+        labels, registry = ("driver", "operation"), self.registry
+        self._requests = Counter(
+            "nvidia_dra_requests", "Claims handled with success.", labels, registry=registry
+        )
+        self._duration = Histogram(
+            "nvidia_dra_request_duration_seconds",
+            "Duration of claims handled with success.",
+            labels,
+            buckets=DURATION_BUCKETS_S,
+            registry=registry,
+        )
+        self._outcome = Histogram(
+            "nvidia_dra_claim_duration_seconds",
+            "Duration of every claim by outcome, in fine buckets.",
+            (*labels, "outcome"),
+            buckets=FINE_BUCKETS_S,
+            registry=registry,
+        )
+        self._in_flight = Gauge(
+            "nvidia_dra_requests_inflight", "Claims being handled.", labels, registry=registry
+        )
+        self._failures = Counter(
+            "nvidia_dra_claim_failures",
+            "Failures by reason.",
+            (*labels, "reason"),
+            registry=registry,
+        )
+        self._errors = {
+            operation: Counter(
+                f"nvidia_dra_node_{operation}_errors",
+                f"Failures to {operation} by kind.",
+                ("driver", "error_type"),
+                registry=registry,
+            )
+            for operation in OPERATIONS
+        }
+
+    def _make_state_families(self) -> None:
+        registry = self.registry
+        self._prepared = Gauge(
+            "nvidia_dra_prepared_devices",
+            "Devices in prepared claims.",
+            ("node", "driver", "device_type"),
+            registry=registry,
+        )
+        self._slice_writes = Counter(
+            "nvidia_dra_resourceslice_writes",
+            "ResourceSlices written.",
+            ("driver", "verb"),
+            registry=registry,
+        )
+        self._api_requests = Counter(
+            "nvidia_dra_kube_api_requests",
+            "Calls to the Kubernetes API.",
+            ("verb", "resource", "code"),
+            registry=registry,
+        )
+        self._defects = Gauge(
+            "nvidia_dra_inventory_defects",
+            "Devices or attributes that could not be read.",
+            ("driver",),
+            registry=registry,
+        )
+
+    def _touch_every_series(self) -> None:
+        for operation in OPERATIONS:
+            self._requests.labels(self._driver, operation)
+            self._duration.labels(self._driver, operation)
+            self._in_flight.labels(self._driver, operation)
+            for kind in ERROR_TYPES:
+                self._errors[operation].labels(self._driver, kind.format(operation=operation))
+        for verb in ("create", "update", "delete"):
+            self._slice_writes.labels(self._driver, verb)
+        self.prepared_devices({})
+        self.defects(0)

@@ -1,0 +1,232 @@
+"""Command line of the node agent: every flag has an environment variable and a sentence.
+
+Names are those that charts and scripts already pass. A flag wins over its variable.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """One option: its long name without dashes (the attribute, with underscores), and the rest."""
+
+    name: str
+    help: str
+    default: str = ""
+    parse: Callable[[str], Any] = str
+    aliases: tuple[str, ...] = ()
+    envs: tuple[str, ...] = ()
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Environment variables that set it; the first one that is not empty counts."""
+        return self.envs or (self.name.replace("-", "_").upper(),)
+
+
+def _optional_path(text: str) -> Path | None:
+    return Path(text) if text else None
+
+
+def _verbosity(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= 10:
+        raise argparse.ArgumentTypeError(f"{value} is not between 0 and 10")
+    return value
+
+
+def _log_format(text: str) -> str:
+    if text not in ("text", "json"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither 'text' nor 'json'")
+    return text
+
+
+FLAGS = (
+    Flag("node-name", "Name of this node; also the name of its resource pool. Required."),
+    Flag("namespace", "Namespace that the driver runs in.", "default"),
+    Flag("cdi-root", "Directory for CDI files.", "/etc/cdi", Path),
+    Flag(
+        "nvidia-driver-root",
+        "Root of the NVIDIA driver installation on the host.",
+        "/",
+        Path,
+        aliases=("--host_driver-root",),
+        envs=("NVIDIA_DRIVER_ROOT", "HOST_DRIVER_ROOT"),
+    ),
+    Flag(
+        "container-driver-root",
+        "The same directory as this process sees it.",
+        "/driver-root",
+        Path,
+        envs=("DRIVER_ROOT_CTR_PATH",),
+    ),
+    Flag(
+        "nvidia-cdi-hook-path",
+        "Host path of nvidia-cdi-hook. Empty: the program's own copy is put into the plugin "
+        "directory and used.",
+    ),
+    Flag(
+        "kubelet-registrar-directory-path",
+        "Directory that the kubelet watches for registration sockets.",
+        "/var/lib/kubelet/plugins_registry",
+        Path,
+    ),
+    Flag(
+        "kubelet-plugins-directory-path",
+        "Directory for the state and the socket of drivers; same path inside and outside.",
+        "/var/lib/kubelet/plugins",
+        Path,
+    ),
+    Flag(
+        "healthcheck-port",
+        "TCP port of the gRPC liveness service; 0 picks one, negative switches it off.",
+        "-1",
+        int,
+    ),
+    Flag(
+        "http-endpoint",
+        "HOST:PORT for metrics, /healthz and /readyz; empty switches them off.",
+    ),
+    Flag("metrics-path", "Path of the metrics on the HTTP endpoint.", "/metrics"),
+    Flag("feature-gates", "Comma-separated NAME=true|false pairs."),
+    Flag(
+        "kubeconfig",
+        "Path of a kubeconfig; empty: the pod's service account.",
+        parse=_optional_path,
+    ),
+    Flag(
+        "service-account-dir",
+        "Directory with the service account's token and ca.crt.",
+        "/var/run/secrets/kubernetes.io/serviceaccount",
+        Path,
+    ),
+    Flag(
+        "alt-proc-devices-path",
+        "File to read instead of /proc/devices.",
+        parse=_optional_path,
+    ),
+    Flag(
+        "simulate",
+        "Run on simulated hardware: name of a profile, e.g. h100.",
+        envs=("NVDRA_SIMULATE",),
+    ),
+    Flag(
+        "simulate-state",
+        "Directory of the simulated hardware.",
+        parse=_optional_path,
+        envs=("NVDRA_SIMULATE_STATE",),
+    ),
+    Flag(
+        "simulate-mig-layout",
+        "MIG layout file (mig-parted form) that a new simulated machine starts with.",
+        parse=_optional_path,
+        envs=("NVDRA_SIMULATE_MIG_LAYOUT",),
+    ),
+    Flag("logging-format", "Log lines as 'text' or 'json'.", "text", _log_format),
+)
+
+NO_EFFECT = (
+    "image-name",
+    "image-pull-secrets",
+    "image-pull-policy",
+    "service-account-name",
+    "host-root",
+    "additional-xids-to-ignore",
+    "kube-api-qps",
+    "kube-api-burst",
+    "vmodule",
+    "log-flush-frequency",
+)
+"""Flags that existing manifests pass and that change nothing here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The parsed command line of `nvdra-gpu-plugin`."""
+
+    node_name: str
+    namespace: str
+    cdi_root: Path
+    nvidia_driver_root: Path
+    container_driver_root: Path
+    nvidia_cdi_hook_path: str
+    kubelet_registrar_directory_path: Path
+    kubelet_plugins_directory_path: Path
+    healthcheck_port: int
+    http_endpoint: str
+    metrics_path: str
+    feature_gates: str
+    kubeconfig: Path | None
+    service_account_dir: Path
+    alt_proc_devices_path: Path | None
+    simulate: str
+    simulate_state: Path | None
+    simulate_mig_layout: Path | None
+    logging_format: str
+    verbosity: int
+
+
+def parse_options(argv: Sequence[str], *, environ: Mapping[str, str], version: str) -> Options:
+    """Options from flags and environment; prints the problem and exits with 2 on bad ones."""
+    parser = _parser(environ, version)
+    values = vars(parser.parse_args(argv))
+    options = Options(**{field: values[field] for field in Options.__slots__})
+    if not options.node_name:
+        parser.error("--node-name (or NODE_NAME) is required: the name of the Node object")
+    if options.simulate and options.simulate_state is None:
+        parser.error("--simulate needs --simulate-state: the directory of the simulated machine")
+    if values["consumable_shares"] not in ("", "disabled"):
+        parser.error("--consumable-shares: sharing one device among claims is not supported yet")
+    return options
+
+
+def _parser(environ: Mapping[str, str], version: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nvdra-gpu-plugin",
+        description="Publishes this node's NVIDIA GPUs and prepares claims for the kubelet.",
+        allow_abbrev=False,
+    )
+    for flag in FLAGS:
+        parser.add_argument(
+            f"--{flag.name}",
+            *flag.aliases,
+            dest=flag.name.replace("-", "_"),
+            type=flag.parse,
+            default=_from_environment(flag, environ),
+            metavar="VALUE",
+            help=_help(flag),
+        )
+    parser.add_argument(
+        "--consumable-shares",
+        default=environ.get("CONSUMABLE_SHARES", ""),
+        metavar="VALUE",
+        help="Only 'disabled' is supported. [CONSUMABLE_SHARES]",
+    )
+    parser.add_argument(
+        "-v",
+        dest="verbosity",
+        type=_verbosity,
+        default=environ.get("LOG_VERBOSITY") or "0",
+        metavar="N",
+        help="Log verbosity 0-10; 4 announces devices, 6 shows every kubelet call. [LOG_VERBOSITY]",
+    )
+    for name in NO_EFFECT:
+        parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
+    parser.add_argument("--version", action="version", version=f"nvdra {version}")
+    return parser
+
+
+def _from_environment(flag: Flag, environ: Mapping[str, str]) -> str:
+    return next((environ[name] for name in flag.variables if environ.get(name)), flag.default)
+
+
+def _help(flag: Flag) -> str:
+    default = f" Default: {flag.default}." if flag.default else ""
+    return f"{flag.help}{default} [{', '.join(flag.variables)}]".replace("%", "%%")

@@ -1,0 +1,63 @@
+"""Metrics and probes over HTTP."""
+
+from __future__ import annotations
+
+import aiohttp
+import pytest
+
+from nvdra_nodeagent.errors import Permanent
+from nvdra_nodeagent.program.endpoints import http_endpoint
+from nvdra_nodeagent.program.metrics import AgentMetrics
+
+
+def fine() -> str:
+    return ""
+
+
+async def fetch(port: int, path: str) -> tuple[int, str]:
+    async with aiohttp.ClientSession() as session:
+        async with session.get(f"http://127.0.0.1:{port}{path}") as response:
+            return response.status, await response.text()
+
+
+async def test_every_known_series_stands_at_zero_before_the_first_claim() -> None:
+    metrics = AgentMetrics(driver="gpu.nvidia.com", node="n1")
+    async with http_endpoint(
+        "127.0.0.1:0", metrics_path="metrics", registry=metrics.registry, healthy=fine, ready=fine
+    ) as port:
+        _, text = await fetch(port, "/metrics")
+    for series in (
+        'nvidia_dra_requests_total{driver="gpu.nvidia.com",operation="prepare"} 0.0',
+        'nvidia_dra_request_duration_seconds_count{driver="gpu.nvidia.com",operation="unprepare"}',
+        'nvidia_dra_requests_inflight{driver="gpu.nvidia.com",operation="prepare"} 0.0',
+        'nvidia_dra_prepared_devices{device_type="vfio",driver="gpu.nvidia.com",node="n1"} 0.0',
+        'nvidia_dra_node_prepare_errors_total{driver="gpu.nvidia.com",error_type="lock_acquire"}',
+        'error_type="unprepare_devices"} 0.0',
+    ):
+        assert series in text
+
+
+async def test_a_probe_answers_with_what_is_wrong() -> None:
+    metrics = AgentMetrics(driver="d", node="n")
+    async with http_endpoint(
+        "127.0.0.1:0",
+        metrics_path="/metrics",
+        registry=metrics.registry,
+        healthy=fine,
+        ready=lambda: "slices are not published",
+    ) as port:
+        assert await fetch(port, "/healthz") == (200, "ok")
+        assert await fetch(port, "/readyz") == (503, "slices are not published")
+
+
+@pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:99999"])
+async def test_an_unusable_address_is_named(address: str) -> None:
+    with pytest.raises(Permanent, match=address):
+        async with http_endpoint(
+            address,
+            metrics_path="",
+            registry=AgentMetrics(driver="d", node="n").registry,
+            healthy=fine,
+            ready=fine,
+        ):
+            pass
