@@ -1,0 +1,7 @@
+"""An embedded Kubernetes API server: the store, the API in process, and its HTTPS front."""
+
+from nvdra_sim.cluster.apiserver.faults import Fault
+from nvdra_sim.cluster.apiserver.local import LocalApi
+from nvdra_sim.cluster.apiserver.store import ClusterStore
+
+__all__ = ["ClusterStore", "Fault", "LocalApi"]
