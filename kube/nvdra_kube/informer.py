@@ -62,6 +62,8 @@ class Informer:
         self._backoff = Backoff()
         # Resource version to watch from; empty: a list is due.
         self._version = ""
+        self._opened_s = 0.0
+        self._worked = False
         self._last_activity_s = 0.0
 
     def __repr__(self) -> str:
@@ -115,15 +117,15 @@ class Informer:
         """One list if due, and one watch up to its end."""
         if not self._version:
             await self._list()
-        # A watch that breaks before it brought anything is not resumed: the list it started from
-        # may be the reason (a store restored from a backup, a version the server never had).
-        version, self._version = self._version, ""
-        proved = await self._watch(version)
-        self._version = self._version or version
-        if not proved:
+        self._opened_s, self._worked = self._now(), False
+        async with self._stream() as stream:
+            async for event in stream:
+                self._take(event)
+        if not self._watch_worked():
             raise ApiError(
                 f"the watch on {self._resource.plural} ended at once and brought nothing"
             )
+        self._touch()
 
     async def _list(self) -> None:
         body = await self._api.list(
@@ -138,30 +140,24 @@ class Informer:
         self._notify(changes)
         self._synced.set()
 
-    async def _watch(self, version: str) -> bool:
-        """Apply events until the server ends the stream; return whether it was worth opening."""
-        opened_s, proved = self._now(), False
-        async with self._stream(version) as stream:
-            async for event in stream:
-                changes = self._store.apply(event)
-                self._version = event.object["metadata"]["resourceVersion"]
-                proved = self._prove(opened_s, changed=bool(changes)) or proved
-                self._notify(changes)
-        return self._prove(opened_s, changed=proved)
-
-    def _prove(self, opened_s: float, *, changed: bool) -> bool:
-        """Note that the watch is alive; forget earlier failures if it does its work."""
-        self._touch()
-        proved = changed or self._now() - opened_s >= _SETTLED_S
-        if proved:
+    def _take(self, event: WatchEvent) -> None:
+        changes = self._store.apply(event)
+        self._version = event.object["metadata"]["resourceVersion"]
+        self._worked = self._worked or bool(changes)
+        if self._watch_worked():
             self._backoff.succeeded()
-        return proved
+        self._touch()
+        self._notify(changes)
+
+    def _watch_worked(self) -> bool:
+        """Whether the current watch brought something, or at least lasted."""
+        return self._worked or self._now() - self._opened_s >= _SETTLED_S
 
     @asynccontextmanager
-    async def _stream(self, version: str) -> AsyncIterator[AsyncIterator[WatchEvent]]:
+    async def _stream(self) -> AsyncIterator[AsyncIterator[WatchEvent]]:
         stream = self._api.watch(
             self._resource,
-            resource_version=version,
+            resource_version=self._version,
             namespace=self._namespace,
             label_selector=self._label_selector,
             field_selector=self._field_selector,
@@ -176,7 +172,9 @@ class Informer:
 
     async def _recover(self, error: Exception) -> None:
         expected = isinstance(error, ApiError)
-        if not expected or isinstance(error, Gone):
+        # A watch that broke before it did anything is not resumed: where it started may be the
+        # reason (a store restored from a backup, a version that the server never had).
+        if not expected or isinstance(error, Gone) or not self._watch_worked():
             self._version = ""
         wish_s = error.retry_after_s if isinstance(error, ApiError) else None
         delay_s = self._backoff.failed(at_least_s=wish_s or 0.0)

@@ -143,6 +143,19 @@ async def test_a_broken_stream_that_had_worked_is_resumed() -> None:
         assert api.verbs == ["list", "watch 1", "watch 3"]
 
 
+async def test_a_quiet_stream_that_breaks_late_is_resumed() -> None:
+    script = (listed(), watched(lasts_s=100, error=Unreachable("reset")))
+    async with playing(*script) as (_, api, _):
+        assert api.verbs == ["list", "watch 1", "watch 1"]
+
+
+async def test_a_resumed_stream_that_breaks_at_once_lists_again() -> None:
+    reset = Unreachable("reset")
+    script = (listed(), watched(lasts_s=100, error=reset), watched(error=reset), listed())
+    async with playing(*script) as (_, api, _):
+        assert api.verbs == ["list", "watch 1", "watch 1", "list", "watch 1"]
+
+
 async def test_a_stream_that_breaks_without_an_event_lists_again() -> None:
     script = (listed(), watched(error=Unreachable("refused")), listed(version="2"))
     async with playing(*script) as (_, api, _):
@@ -183,7 +196,8 @@ async def test_the_servers_wish_to_wait_is_honoured() -> None:
 
 
 async def test_watches_that_end_at_once_do_not_spin() -> None:
-    script: Script = (listed(), *(watched(bookmark("2")) for _ in range(10)))
+    turns = [turn for _ in range(10) for turn in (listed(), watched(bookmark("2")))]
+    script: Script = (*turns, listed())
     async with playing(*script) as (_, api, _):
         assert api.calls[-1].at_s - api.calls[0].at_s > 10
 
