@@ -5,16 +5,17 @@ Runtimes start hooks in the host's file system, where this container's own files
 
 from __future__ import annotations
 
-import contextlib
 import filecmp
 import os
-import shutil
-import tempfile
 import threading
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from nvdra_nodeagent.durable import write_durably
+from nvdra_nodeagent.errors import Retryable
 from nvdra_nodeagent.hardware.errors import HookMissing
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _NAME: Final = "nvidia-cdi-hook"
 _MODE: Final = 0o755
@@ -62,8 +63,8 @@ class CopiedHook:
         try:
             if _is_program(self._copy) and filecmp.cmp(self._source, self._copy, shallow=False):
                 return
-            _install(self._source, self._copy)
-        except OSError as error:
+            write_durably(self._copy, self._source.read_bytes(), mode=_MODE)
+        except (OSError, Retryable) as error:
             raise HookMissing(
                 str(self._copy), source=str(self._source), cause=str(error)
             ) from error
@@ -71,20 +72,3 @@ class CopiedHook:
 
 def _is_program(path: Path) -> bool:
     return path.is_file() and os.access(path, os.X_OK)
-
-
-def _install(source: Path, target: Path) -> None:
-    """Copy so that a hook starting at this moment finds the old file or the new one."""
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as copy, source.open("rb") as original:
-            shutil.copyfileobj(original, copy)
-            os.fchmod(copy.fileno(), _MODE)
-            copy.flush()
-            os.fsync(copy.fileno())
-        temporary.replace(target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
