@@ -1,0 +1,106 @@
+"""A node agent as a process of its own: started, watched, restarted, and gone with its parent."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import functools
+import os
+import signal
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+log = structlog.get_logger(__name__)
+
+_PR_SET_PDEATHSIG = 1
+_STOP_S = 10.0
+_RESTART_PAUSE_S = 0.5
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(slots=True)
+class AgentProcess:
+    """Keeps `python -m MODULE ARGUMENTS` running, as a DaemonSet would; its log goes to a file.
+
+    `run()` is the owner's task: cancelling it stops the process, with SIGTERM first.
+    """
+
+    module: str
+    arguments: Sequence[str]
+    environ: Mapping[str, str]
+    log_file: Path
+    starts: int = field(default=0, init=False)
+    _process: asyncio.subprocess.Process | None = field(default=None, init=False)
+
+    @property
+    def pid(self) -> int | None:
+        """Process id while one is running."""
+        process = self._process
+        return process.pid if process and process.returncode is None else None
+
+    def command(self) -> list[str]:
+        """What runs, for people who want to run it by hand."""
+        return [sys.executable, "-m", self.module, *self.arguments]
+
+    async def run(self) -> None:
+        """Start, wait, start again; for ever."""
+        while True:
+            code = await self._run_once()
+            log.warning("node agent ended", code=code, log=str(self.log_file))
+            await asyncio.sleep(_RESTART_PAUSE_S)
+
+    def kill(self) -> None:
+        """SIGKILL, as an out-of-memory kill would; `run()` starts it again."""
+        if self._process and self._process.returncode is None:
+            self._process.kill()
+
+    def last_lines(self, count: int = 5) -> str:
+        """The end of its log."""
+        with contextlib.suppress(OSError):
+            return "\n".join(self.log_file.read_text(errors="replace").splitlines()[-count:])
+        return ""
+
+    async def _run_once(self) -> int:
+        with self.log_file.open("ab") as output:
+            self._process = process = await asyncio.create_subprocess_exec(
+                *self.command(),
+                env={**self.environ},
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                preexec_fn=functools.partial(_die_with, os.getpid()),
+            )
+        self.starts += 1
+        try:
+            return await process.wait()
+        finally:
+            await _stop(process)
+
+
+def _die_with(parent: int) -> None:
+    """A killed simulator must not leave agents behind, whatever killed it."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+async def _stop(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is not None:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        async with asyncio.timeout(_STOP_S):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
