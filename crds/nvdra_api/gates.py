@@ -366,9 +366,8 @@ def _is_known(name: str) -> bool:
 
 def _unknown(name: str) -> str:
     names = {known.lower(): known for known in (*_KNOWN, *_UMBRELLAS)}
-    near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
-    advice = f"did you mean {names[near[0]]}?" if near else f"known: {', '.join(names.values())}"
-    return f'unknown feature gate "{name}": {advice}'
+    [near] = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.0)
+    return f'unknown feature gate "{name[:60]}": did you mean {names[near]}?'
 
 
 def _resolve(settings: Mapping[str, bool]) -> dict[str, bool]:
