@@ -1,0 +1,1 @@
+"""The embedded kubelet: real gRPC to DRA drivers, real CDI files, containers in namespaces."""
