@@ -2,6 +2,7 @@
 
 from nvdra_sim.cluster.apiserver.faults import Fault
 from nvdra_sim.cluster.apiserver.local import LocalApi
+from nvdra_sim.cluster.apiserver.server import ApiServer
 from nvdra_sim.cluster.apiserver.store import ClusterStore
 
-__all__ = ["ClusterStore", "Fault", "LocalApi"]
+__all__ = ["ApiServer", "ClusterStore", "Fault", "LocalApi"]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from nvdra_sim.cluster.apiserver import conversion, faults, refusals
 from nvdra_sim.cluster.apiserver.bodies import encode, own
 from nvdra_sim.cluster.apiserver.deletion import Deletion
+from nvdra_sim.cluster.apiserver.paging import page_of
 from nvdra_sim.cluster.apiserver.patches import apply_patch
 from nvdra_sim.cluster.apiserver.selectors import Selector
 from nvdra_sim.cluster.apiserver.subresources import post_subresource, put_subresource
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from nvdra_kube.api import Body
     from nvdra_sim.cluster.apiserver.catalog import ResourceType
+    from nvdra_sim.cluster.apiserver.faults import Fault
     from nvdra_sim.cluster.apiserver.history import Stored
     from nvdra_sim.cluster.apiserver.store import ClusterStore
 
@@ -43,6 +45,10 @@ class Call:
     deletion: Deletion = field(default_factory=Deletion)
     timeout_s: float = 300.0
     bookmarks: bool = True
+    initial_events: bool = False
+    limit: int = 0
+    after: tuple[str, str] = ("", "")
+    """With `limit`: the (namespace, name) that the page before ended with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +86,14 @@ class Front:
         return answer
 
     async def watch(self, call: Call) -> AsyncIterator[bytes]:
-        """Lines of a watch, each without its newline; raises `Gone` within the stream."""
-        trouble = self.store.faults.strike("watch", call.kind.plural, namespace=call.namespace)
+        """Open a watch: its lines, each without the newline. `Gone` is raised among the lines."""
+        kind = call.kind
+        trouble = self.store.faults.strike("watch", kind.plural, namespace=call.namespace)
         await faults.suffer(trouble, after=False)
+        parse_revision(call.resource_version, self.store)
+        return self._lines(call, trouble)
+
+    async def _lines(self, call: Call, trouble: list[Fault]) -> AsyncIterator[bytes]:
         lines = watch(
             self.store,
             call.kind,
@@ -91,12 +102,15 @@ class Front:
             selector=call.selector,
             timeout_s=call.timeout_s,
             bookmarks=call.bookmarks,
+            initial_events=call.initial_events,
         )
-        async for change, what in lines:
+        async for line in lines:
+            what = line.what
             if isinstance(what, int):
-                yield _line("BOOKMARK", encode(self._bookmark(call, what)))
+                raw = encode(_bookmark(call, what, ends_initial=line.ends_initial))
             else:
-                yield _line(change, self._raw(call, what))
+                raw = self._raw(call, what)
+            yield b'{"type":"%b","object":%b}' % (line.type.encode(), raw)
             await faults.suffer(trouble, after=True)
 
     def _get(self, call: Call) -> Answer:
@@ -105,10 +119,13 @@ class Front:
     def _list(self, call: Call) -> Answer:
         parse_revision(call.resource_version, self.store)
         found = self.store.list(call.kind, call.selector, namespace=call.namespace)
+        meta: Body = {"resourceVersion": str(self.store.revision)}
+        if call.limit or any(call.after):
+            found = page_of(found, limit=call.limit, after=call.after, meta=meta)
         head = {
             "kind": f"{call.kind.kind}List",
             "apiVersion": call.kind.api_version(call.version),
-            "metadata": {"resourceVersion": str(self.store.revision)},
+            "metadata": meta,
         }
         items = b",".join(self._raw(call, stored) for stored in found)
         return Answer(encode(head)[:-1] + b',"items":[' + items + b"]}")
@@ -201,13 +218,6 @@ class Front:
             call.version, lambda body: conversion.from_storage(call.kind, call.version, body)
         )
 
-    def _bookmark(self, call: Call, revision: int) -> Body:
-        return {
-            "kind": call.kind.kind,
-            "apiVersion": call.kind.api_version(call.version),
-            "metadata": {"resourceVersion": str(revision), "creationTimestamp": None},
-        }
-
 
 _VERBS = {
     "get": Front._get,
@@ -242,5 +252,12 @@ def check_type(call: Call, body: Any) -> None:
         )
 
 
-def _line(change: str, raw: bytes) -> bytes:
-    return b'{"type":"%b","object":%b}' % (change.encode(), raw)
+def _bookmark(call: Call, revision: int, *, ends_initial: bool) -> Body:
+    meta: Body = {"resourceVersion": str(revision), "creationTimestamp": None}
+    if ends_initial:
+        meta["annotations"] = {"k8s.io/initial-events-end": "true"}
+    return {
+        "kind": call.kind.kind,
+        "apiVersion": call.kind.api_version(call.version),
+        "metadata": meta,
+    }

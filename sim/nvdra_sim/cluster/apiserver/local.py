@@ -168,7 +168,7 @@ class LocalApi(KubeApi):
             timeout_s=timeout_s,
         )
         await asyncio.sleep(0)
-        async for line in self._front.watch(call):
+        async for line in await self._front.watch(call):
             yield _decode_event(line)
 
     async def server_version(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from nvdra_sim.cluster.apiserver import claim_defaults, workload_defaults
 from nvdra_sim.cluster.apiserver.rules import Rules
 
 if TYPE_CHECKING:
@@ -11,7 +12,23 @@ if TYPE_CHECKING:
 
     from nvdra_sim.cluster.apiserver.catalog import ResourceType, TypeKey
 
-_BUILT_IN: Mapping[TypeKey, Rules] = {}
+_TEMPLATE_OWNER = Rules(default=workload_defaults.default_template_owner)
+
+_BUILT_IN: Mapping[TypeKey, Rules] = {
+    ("", "namespaces"): Rules(start=workload_defaults.start_namespace),
+    ("", "pods"): Rules(default=workload_defaults.default_pod, start=workload_defaults.start_pod),
+    ("", "secrets"): Rules(default=workload_defaults.default_secret),
+    ("", "services"): Rules(default=workload_defaults.default_service),
+    ("apps", "deployments"): _TEMPLATE_OWNER,
+    ("apps", "daemonsets"): _TEMPLATE_OWNER,
+    ("apps", "replicasets"): _TEMPLATE_OWNER,
+    ("batch", "jobs"): Rules(
+        default=workload_defaults.default_job, start=workload_defaults.start_job
+    ),
+    ("resource.k8s.io", "resourceclaims"): Rules(default=claim_defaults.default_claim),
+    ("resource.k8s.io", "resourceclaimtemplates"): Rules(default=claim_defaults.default_template),
+    ("resource.k8s.io", "resourceslices"): Rules(default=claim_defaults.default_slice),
+}
 _PLAIN = Rules()
 
 

@@ -25,14 +25,15 @@ def _no_problems(*_: object) -> list[Problem]:
 class Rules:
     """Functions over objects in the storage version.
 
-    `default` and `drop` change the new object in place; the checks return what is wrong with it.
+    `default` and `drop` change the new object in place (`default` and `start` are told the time);
+    the checks return what is wrong with it.
     `status` checks writes through the status endpoint.
     """
 
-    default: Callable[[Body], None] = field(default=_nothing)
+    default: Callable[[Body, str], None] = field(default=_nothing)
     drop: Callable[[Body, Body | None, ServerProfile], None] = field(default=_nothing)
-    start: Callable[[Body], None] = field(default=_nothing)
-    """Only on create, after defaults: e.g. the first status."""
+    start: Callable[[Body, str], None] = field(default=_nothing)
+    """Only on create, after the checks: e.g. the first status."""
     create: Callable[[Body, ServerProfile], list[Problem]] = field(default=_no_problems)
     update: Callable[[Body, Body, ServerProfile], list[Problem]] = field(default=_no_problems)
     settle: Callable[[Body, Body], None] = field(default=_nothing)

@@ -115,14 +115,14 @@ class ClusterStore:
         self._name(kind, meta, namespace)
         self._check_namespace(kind, meta["name"], namespace)
         metadata.start_metadata(kind, body, namespace=namespace, uid=self._uid(), now=self.now())
-        body["apiVersion"], body["kind"] = kind.api_version(kind.storage_version), kind.kind
+        body = {**body, "apiVersion": kind.api_version(kind.storage_version), "kind": kind.kind}
         rules = self.rules(kind)
         if kind.status:
             body.pop("status", None)
-        rules.default(body)
+        rules.default(body, self.now())
         rules.drop(body, None, self.profile)
-        rules.start(body)
         self._refuse(kind, body, rules.create(body, self.profile))
+        rules.start(body, self.now())
         key = (namespace, meta["name"])
         if key in self._table(kind).objects:
             raise refusals.already_exists(kind, meta["name"])
@@ -203,7 +203,7 @@ class ClusterStore:
     def _settle(self, kind: ResourceType, body: Body, old: Body, subresource: str) -> None:
         rules = self.rules(kind)
         metadata.keep_other_half(kind, body, old, subresource=subresource)
-        rules.default(body)
+        rules.default(body, self.now())
         rules.drop(body, old, self.profile)
         rules.settle(body, old)
         check = rules.status if subresource == "status" else rules.update

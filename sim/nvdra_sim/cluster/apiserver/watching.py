@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from nvdra_kube.errors import ServerError
 from nvdra_sim.cluster.apiserver.refusals import bad_request
@@ -13,11 +14,21 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from nvdra_sim.cluster.apiserver.catalog import ResourceType
-    from nvdra_sim.cluster.apiserver.history import Change, ChangeType, Stored
+    from nvdra_sim.cluster.apiserver.history import Change, Stored
     from nvdra_sim.cluster.apiserver.store import ClusterStore
 
-Line: TypeAlias = tuple[Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"], "Stored | int"]
-"""A watch line: an object with what happened to it, or the revision of a bookmark."""
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A watch line: an object with what happened to it, or the revision of a bookmark.
+
+    `ends_initial` marks the bookmark after which changes follow the present objects.
+    """
+
+    type: Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]
+    what: Stored | int
+    ends_initial: bool = False
+
 
 BOOKMARK_PERIOD_S = 60.0
 
@@ -48,6 +59,7 @@ async def watch(
     selector: Selector | None = None,
     timeout_s: float,
     bookmarks: bool = True,
+    initial_events: bool = False,
 ) -> AsyncIterator[Line]:
     """Lines until `timeout_s` has passed; raises `Gone` when history was lost.
 
@@ -56,10 +68,12 @@ async def watch(
     selector = selector or Selector()
     history = store.history(kind)
     position = parse_revision(resource_version, store)
-    if resource_version in ("", "0"):
+    if initial_events or resource_version in ("", "0"):
         position = store.revision
         for stored in store.list(kind, selector, namespace=namespace):
-            yield "ADDED", stored
+            yield Line("ADDED", stored)
+        if initial_events:
+            yield Line("BOOKMARK", position, ends_initial=True)
     loop = asyncio.get_running_loop()
     end = loop.time() + timeout_s
     with history.wakeups() as changed:
@@ -76,7 +90,7 @@ async def watch(
                 continue
             if bookmarks and not changed.is_set():
                 position = store.revision
-                yield "BOOKMARK", position
+                yield Line("BOOKMARK", position)
             if end <= loop.time():
                 return
 
@@ -94,12 +108,11 @@ def _seen(change: Change, selector: Selector, namespace: str) -> Iterator[Line]:
     if namespace and change.key[0] != namespace:
         return
     if not selector:
-        yield change.type, change.new
+        yield Line(change.type, change.new)
         return
     before = change.old is not None and selector.matches(change.old.body)
     after = change.type != "DELETED" and selector.matches(change.new.body)
     if after:
-        seen: ChangeType = "MODIFIED" if before else "ADDED"
-        yield seen, change.new
+        yield Line("MODIFIED" if before else "ADDED", change.new)
     elif before:
-        yield "DELETED", change.new
+        yield Line("DELETED", change.new)
