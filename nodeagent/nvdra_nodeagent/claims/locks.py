@@ -1,0 +1,152 @@
+"""Locks of claims and GPUs, in this process and against a second agent on the node.
+
+In the process each key has an asyncio lock. Between processes each key is one byte of one lock
+file, locked with an open file description lock (`F_OFD_SETLK`, fcntl(2)): one system call without
+I/O, nothing to create or sweep for a claim, and the kernel drops it with the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import hashlib
+import os
+import struct
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+from nvdra_nodeagent.errors import Retryable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+    from pathlib import Path
+
+# struct flock of 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid (0 for this kind of lock).
+_FLOCK: Final = struct.Struct("hhqqi4x")
+_HELD_ELSEWHERE: Final = (errno.EAGAIN, errno.EACCES)
+# Only for a second agent during an update, so nothing is gained by waiting in a thread.
+_FIRST_POLL_S: Final = 0.001
+_LAST_POLL_S: Final = 0.02
+
+
+class LockFile:
+    """Byte locks of one file. Locks of this object never exclude each other."""
+
+    def __init__(self, path: Path) -> None:
+        """:raises Retryable: the file cannot be opened."""
+        self._path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise self._error("open", error) from error
+
+    def try_lock(self, key: str) -> bool:
+        """False when another process has it. Never blocks."""
+        try:
+            self._set(fcntl.F_WRLCK, key)
+        except OSError as error:
+            if error.errno in _HELD_ELSEWHERE:
+                return False
+            raise self._error("lock", error) from error
+        return True
+
+    def unlock(self, key: str) -> None:
+        try:
+            self._set(fcntl.F_UNLCK, key)
+        except OSError as error:
+            raise self._error("unlock", error) from error
+
+    def close(self) -> None:
+        """Drop all locks. Idempotent."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _set(self, kind: int, key: str) -> None:
+        lock = _FLOCK.pack(kind, os.SEEK_SET, _offset(key), 1, 0)
+        fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, lock)
+
+    def _error(self, verb: str, error: OSError) -> Retryable:
+        return Retryable(
+            "LockFailed",
+            f"cannot {verb} the lock file {self._path}: {error.strerror or error}",
+            hint="check that the plugin directory is a local, writable file system",
+        )
+
+
+def _offset(key: str) -> int:
+    digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 2  # off_t is signed, and the end has to fit too
+
+
+class _InProcess:
+    """An asyncio lock with the number of those who hold or await it."""
+
+    __slots__ = ("lock", "users")
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.users = 0
+
+
+class ClaimLocks:
+    """Order for everybody: the claim, then its GPUs; GPUs by UUID. There is no node-wide lock."""
+
+    def __init__(self, file: LockFile) -> None:
+        self._file = file
+        self._in_process: dict[str, _InProcess] = {}
+
+    @asynccontextmanager
+    async def claim(self, uid: str, *, deadline: float) -> AsyncIterator[None]:
+        """Exclude every other work on the claim.
+
+        `deadline` is on the loop's clock. :raises Retryable: `ClaimBusy`, it passed meanwhile.
+        """
+        async with AsyncExitStack() as stack:
+            await self._enter(stack, f"claim {uid}", reason="ClaimBusy", deadline=deadline)
+            yield
+
+    @asynccontextmanager
+    async def gpus(self, uuids: Iterable[str], *, deadline: float) -> AsyncIterator[None]:
+        """Exclude work of other claims on these GPUs. :raises Retryable: `GpuBusy`."""
+        async with AsyncExitStack() as stack:
+            for uuid in sorted(set(uuids)):
+                await self._enter(stack, f"GPU {uuid}", reason="GpuBusy", deadline=deadline)
+            yield
+
+    async def _enter(
+        self, stack: AsyncExitStack, key: str, *, reason: str, deadline: float
+    ) -> None:
+        try:
+            async with asyncio.timeout_at(deadline):
+                await stack.enter_async_context(self._locked(key))
+        except TimeoutError as error:
+            raise Retryable(
+                reason,
+                f"{key} is still locked by other work of this agent or of another one",
+                hint="the log says which claim is being worked on",
+            ) from error
+
+    @asynccontextmanager
+    async def _locked(self, key: str) -> AsyncIterator[None]:
+        entry = self._in_process.setdefault(key, _InProcess())
+        entry.users += 1
+        try:
+            async with entry.lock:
+                await self._lock_file(key)
+                try:
+                    yield
+                finally:
+                    self._file.unlock(key)
+        finally:
+            entry.users -= 1
+            if not entry.users:
+                del self._in_process[key]
+
+    async def _lock_file(self, key: str) -> None:
+        pause_s = _FIRST_POLL_S
+        while not self._file.try_lock(key):
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LAST_POLL_S)

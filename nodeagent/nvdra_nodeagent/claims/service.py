@@ -1,0 +1,281 @@
+"""The claims of this node, as the kubelet's calls see them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
+
+import structlog
+
+from nvdra_nodeagent.claims.allocation import parse_claim
+from nvdra_nodeagent.claims.executor import Executor, MoreGpus
+from nvdra_nodeagent.claims.journal import Journal
+from nvdra_nodeagent.claims.ledger import Ledger
+from nvdra_nodeagent.claims.locks import ClaimLocks, LockFile
+from nvdra_nodeagent.claims.model import ClaimService, PreparedDevice
+from nvdra_nodeagent.claims.observer import SilentObserver
+from nvdra_nodeagent.claims.patience import DEFAULT_BUDGET_S, persevere
+from nvdra_nodeagent.claims.plan import PlanRules, gpus_of
+from nvdra_nodeagent.claims.reader import ClaimReader
+from nvdra_nodeagent.claims.record import is_claim_uid
+from nvdra_nodeagent.claims.sweeper import Sweeper
+from nvdra_nodeagent.claims.workshop import DEFAULT_THREADS, Threads, Workshop
+from nvdra_nodeagent.errors import AgentError, Permanent, Retryable
+from nvdra_nodeagent.steps.cdi import CdiHandler, CdiStep
+from nvdra_nodeagent.steps.registry import StepHandlers
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from nvdra_api import FeatureGates
+    from nvdra_kube.api import KubeApi
+    from nvdra_nodeagent.claims.model import ClaimRef
+    from nvdra_nodeagent.claims.observer import ClaimObserver, Operation
+    from nvdra_nodeagent.claims.record import Fence
+    from nvdra_nodeagent.claims.sweeper import SweepReport
+    from nvdra_nodeagent.inventory.model import Inventory
+    from nvdra_nodeagent.steps.cdi import CdiFiles
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+_Devices: TypeAlias = tuple[PreparedDevice, ...]
+_DOING: Final = {"prepare": "preparing", "unprepare": "unpreparing"}
+_Outcome: TypeAlias = _Devices | AgentError | None
+
+
+class NodeClaims(ClaimService):
+    """Prepares and unprepares claims of one driver on one node.
+
+    Claims of a call are independent of each other and run at once; those on the same GPU take
+    turns. Work goes on when the caller is gone, and a repeated call joins it.
+    """
+
+    def __init__(
+        self,
+        api: KubeApi,
+        *,
+        driver: str,
+        pool: str,
+        inventory: Callable[[], Inventory],
+        cdi: CdiFiles,
+        state_dir: Path,
+        gates: FeatureGates,
+        boot_id: str,
+        observer: ClaimObserver | None = None,
+        retry_budget_s: float = DEFAULT_BUDGET_S,
+        threads: int = DEFAULT_THREADS,
+    ) -> None:
+        """`state_dir` holds the journal and is shared with another agent during an update.
+
+        `boot_id` is `/proc/sys/kernel/random/boot_id`. `retry_budget_s` bounds the retries inside
+        one call and has to leave the kubelet's 45 s room for a last attempt.
+
+        :raises Retryable: the lock file in `state_dir` cannot be opened.
+        """
+        self._driver, self._pool = driver, pool
+        self._inventory = inventory
+        self._observer = observer or SilentObserver()
+        self._retry_budget_s = retry_budget_s
+        self._reader = ClaimReader(api)
+        self._lock_file = LockFile(state_dir / "locks")
+        self._locks = ClaimLocks(self._lock_file)
+        self._threads = Threads(threads)
+        self._work: Workshop[_Outcome] = Workshop()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        journal = Journal(state_dir)
+        self._ledger = Ledger(
+            journal,
+            traces=lambda: {uid: cdi.device_names(uid) for uid in cdi.claim_uids()},
+            on_quarantine=self._tell_quarantined,
+        )
+        handlers = StepHandlers({CdiStep: CdiHandler(cdi, inventory=inventory)})
+        rules = PlanRules(driver=driver, gates=gates, cdi_id=cdi.device_id)
+        self._executor = Executor(self._ledger, handlers, rules=rules, boot_id=boot_id)
+        self._sweeper = Sweeper(
+            self._ledger,
+            self._reader,
+            cdi=cdi,
+            directories=(journal.directory, journal.quarantine_directory),
+            boot_id=boot_id,
+            run=self._in_thread,
+            is_busy=self._work.is_busy,
+            release=self._release_swept,
+            observer=self._observer,
+        )
+
+    async def start(self) -> None:
+        """Load the journal, so that the first call need not. :raises AgentError: unreadable."""
+        await self._in_thread(self._ledger.refresh)
+        self._observer.prepared_devices(self._ledger.device_counts())
+
+    async def prepare(self, claims: Sequence[ClaimRef]) -> Mapping[str, _Devices | AgentError]:
+        outcomes = await self._outcomes("prepare", claims)
+        return {uid: outcome for uid, outcome in outcomes.items() if outcome is not None}
+
+    async def unprepare(self, claims: Sequence[ClaimRef]) -> Mapping[str, AgentError | None]:
+        outcomes = await self._outcomes("unprepare", claims)
+        return {
+            uid: outcome if isinstance(outcome, AgentError) else None
+            for uid, outcome in outcomes.items()
+        }
+
+    async def sweep(self) -> SweepReport:
+        """Remove what no claim answers for. Never raises for what it could not find out."""
+        return await self._sweeper.sweep()
+
+    async def keep_swept(self, *, interval_s: float = 600.0, jitter_s: float = 60.0) -> None:
+        """Sweep at start and from then on; eternal, cancelled by its owner."""
+        await self._sweeper.run(interval_s=interval_s, jitter_s=jitter_s)
+
+    async def drain(self) -> None:
+        """Return when no claim is being worked on."""
+        await self._work.drain()
+
+    def close(self) -> None:
+        """After `drain`: end the threads and let go of the lock file."""
+        self._threads.close()
+        self._lock_file.close()
+
+    async def _outcomes(
+        self, operation: Operation, claims: Sequence[ClaimRef]
+    ) -> dict[str, _Outcome]:
+        """Waiting for tasks does not own them: a cancelled caller leaves them running."""
+        tasks = {ref: self._order(operation, ref) for ref in claims}
+        if tasks:
+            await asyncio.wait(set(tasks.values()))
+        return {
+            ref.uid: _overtaken(operation, ref) if task.cancelled() else task.result()
+            for ref, task in tasks.items()
+        }
+
+    def _order(self, operation: Operation, ref: ClaimRef) -> asyncio.Task[_Outcome]:
+        attempt = self._prepare_once if operation == "prepare" else self._unprepare_once
+        return self._work.order(operation, ref, partial(self._carry_out, operation, attempt))
+
+    async def _carry_out(
+        self,
+        operation: Operation,
+        attempt: Callable[[ClaimRef, float], Awaitable[_Outcome]],
+        ref: ClaimRef,
+    ) -> _Outcome:
+        """The root of a claim's task: whatever happens becomes the claim's outcome."""
+        started = time.monotonic()
+        self._observer.in_flight(operation, 1)
+        try:
+            outcome = await persevere(
+                partial(attempt, ref), claim=ref, budget_s=self._retry_budget_s
+            )
+        except AgentError as error:
+            outcome = _worded(error, operation=operation, ref=ref)
+        except Exception as error:
+            log.exception("claim work crashed", operation=operation, claim=ref.uid)
+            crash = Retryable(
+                "InternalError",
+                f"unexpected {type(error).__name__}: {error}",
+                hint="the agent's log has the details",
+            )
+            outcome = _worded(crash, operation=operation, ref=ref)
+        finally:
+            self._observer.in_flight(operation, -1)
+        self._report(operation, ref, outcome, duration_s=time.monotonic() - started)
+        return outcome
+
+    async def _prepare_once(self, ref: ClaimRef, deadline: float) -> _Devices:
+        if not is_claim_uid(ref.uid):
+            raise Permanent("InvalidUid", f"{ref.uid!r} cannot be the UID of a claim")
+        body = await self._reader.get(ref)
+        claim = parse_claim(body, ref=ref, driver=self._driver, pool=self._pool)
+        inventory = self._inventory()
+        return await self._locked(
+            "prepare",
+            ref.uid,
+            lambda locked: self._executor.prepare(claim, inventory=inventory, locked=locked),
+            gpus=gpus_of(claim, inventory),
+            deadline=deadline,
+        )
+
+    async def _unprepare_once(self, ref: ClaimRef, deadline: float) -> None:
+        if not is_claim_uid(ref.uid):
+            return  # never prepared
+        record = self._ledger.record(ref.uid)
+        known = await self._locked(
+            "unprepare",
+            ref.uid,
+            lambda locked: self._executor.release(ref.uid, locked=locked),
+            gpus=record.gpu_uuids() if record else frozenset(),
+            deadline=deadline,
+        )
+        log.debug("claim released", claim=ref.uid, known=known)
+
+    async def _locked(
+        self,
+        operation: Operation,
+        uid: str,
+        work: Callable[[frozenset[str]], T],
+        *,
+        gpus: frozenset[str],
+        deadline: float,
+    ) -> T:
+        """Run the blocking `work` in one hop, holding the claim's lock and those of its GPUs."""
+        asked = time.monotonic()
+        async with self._locks.claim(uid, deadline=deadline):
+            while True:
+                async with self._locks.gpus(gpus, deadline=deadline):
+                    self._observer.lock_waited(operation, wait_s=time.monotonic() - asked)
+                    try:
+                        return await self._in_thread(partial(work, gpus))
+                    except MoreGpus as more:
+                        gpus |= more.uuids
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        self._loop = asyncio.get_running_loop()
+        return await self._threads.run(work)
+
+    async def _release_swept(self, ref: ClaimRef) -> bool:
+        task = self._order("unprepare", ref)
+        await asyncio.wait([task])
+        return not task.cancelled() and task.result() is None
+
+    def _report(
+        self, operation: Operation, ref: ClaimRef, outcome: _Outcome, *, duration_s: float
+    ) -> None:
+        if isinstance(outcome, AgentError):
+            self._observer.failed(operation, reason=outcome.reason, duration_s=duration_s)
+            log.error(
+                "claim failed",
+                operation=operation,
+                claim=ref.uid,
+                reason=outcome.reason,
+                error=str(outcome),
+            )
+            return
+        self._observer.finished(operation, duration_s=duration_s)
+        self._observer.prepared_devices(self._ledger.device_counts())
+        log.info(
+            "claim done",
+            operation=operation,
+            claim=ref.uid,
+            namespace=ref.namespace,
+            name=ref.name,
+            devices=[device.device for device in outcome or ()],
+            duration_s=round(duration_s, 6),
+        )
+
+    def _tell_quarantined(self, fence: Fence) -> None:
+        """From a worker thread."""
+        if self._loop:
+            self._loop.call_soon_threadsafe(self._observer.quarantined, fence.uid, fence.reason)
+
+
+def _overtaken(operation: Operation, ref: ClaimRef) -> AgentError:
+    error = Retryable("Overtaken", "the claim was unprepared meanwhile")
+    return _worded(error, operation=operation, ref=ref)
+
+
+def _worded(error: AgentError, *, operation: Operation, ref: ClaimRef) -> AgentError:
+    message = f"error {_DOING[operation]} devices for claim {ref}: {error.message}"
+    return type(error)(error.reason, message, hint=error.hint)

@@ -1,0 +1,187 @@
+"""Removes what is left when nobody will ever ask for it: claims that vanished, files of no claim.
+
+A claim counts as gone only when the API says so for its UID. The kubelet may still be ending its
+pods then (they can be deleted by force), so claims of this boot have to stay gone for a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+
+import structlog
+
+from nvdra_nodeagent.claims.model import ClaimRef
+from nvdra_nodeagent.durable import is_temporary
+from nvdra_nodeagent.errors import AgentError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+    from pathlib import Path
+
+    from nvdra_nodeagent.claims.ledger import Ledger
+    from nvdra_nodeagent.claims.observer import ClaimObserver
+    from nvdra_nodeagent.claims.reader import ClaimReader
+    from nvdra_nodeagent.steps.cdi import CdiFiles
+
+log = structlog.get_logger(__name__)
+
+DEFAULT_GRACE_S: Final = 120.0
+_TEMPORARY_AGE_S: Final = 60.0  # a write takes milliseconds; another agent may be writing
+
+T = TypeVar("T")
+
+
+class ThreadHop(Protocol):
+    async def __call__(self, work: Callable[[], T]) -> T: ...
+
+
+@dataclass(slots=True)
+class SweepReport:
+    """UIDs released, temporary files removed, and UIDs that wait for their grace to pass."""
+
+    released: list[str] = field(default_factory=list)
+    temporaries: list[str] = field(default_factory=list)
+    suspected: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Suspect:
+    """A claim that holds something here. `ref` is None when only its UID is known."""
+
+    uid: str
+    ref: ClaimRef | None
+    kind: str
+    this_boot: bool
+
+
+class Sweeper:
+    """One sweep at a time; see the module for what is never touched."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        reader: ClaimReader,
+        *,
+        cdi: CdiFiles,
+        directories: Sequence[Path],
+        boot_id: str,
+        run: ThreadHop,
+        is_busy: Callable[[str], bool],
+        release: Callable[[ClaimRef], Awaitable[bool]],
+        observer: ClaimObserver,
+        grace_s: float = DEFAULT_GRACE_S,
+    ) -> None:
+        """`release` unprepares a claim on the ordinary path and tells whether it worked."""
+        self._ledger = ledger
+        self._reader = reader
+        self._cdi = cdi
+        self._directories = directories
+        self._boot_id = boot_id
+        self._run = run
+        self._is_busy = is_busy
+        self._release = release
+        self._observer = observer
+        self._grace_s = grace_s
+        self._missing_since: dict[str, float] = {}
+
+    async def run(self, *, interval_s: float, jitter_s: float) -> None:
+        """Eternal. All nodes may start at once, so even the first sweep waits a random time."""
+        await asyncio.sleep(random.uniform(0, jitter_s))
+        while True:
+            report = await self.sweep()
+            soon = min(interval_s, self._grace_s) if report.suspected else interval_s
+            await asyncio.sleep(soon + random.uniform(0, jitter_s))
+
+    async def sweep(self) -> SweepReport:
+        report = SweepReport()
+        try:
+            suspects = await self._run(self._suspects)
+            gone = await self._gone(suspects)
+            report.temporaries = await self._run(self._sweep_temporaries)
+        except AgentError as error:
+            log.warning("sweep incomplete", error=str(error))
+            return report
+        self._missing_since = {
+            suspect.uid: self._missing_since.get(suspect.uid, time.monotonic()) for suspect in gone
+        }
+        for suspect in gone:
+            await self._judge(suspect, report)
+        for _ in report.temporaries:
+            self._observer.swept("temporary")
+        log.debug("swept", released=report.released, suspected=report.suspected)
+        return report
+
+    async def _judge(self, suspect: _Suspect, report: SweepReport) -> None:
+        missing_s = time.monotonic() - self._missing_since[suspect.uid]
+        if suspect.this_boot and missing_s < self._grace_s:
+            report.suspected.append(suspect.uid)
+            return
+        if self._is_busy(suspect.uid):
+            return
+        log.info("releasing a claim that is gone", claim=suspect.uid, kind=suspect.kind)
+        if await self._release(suspect.ref or ClaimRef("", "", suspect.uid)):
+            report.released.append(suspect.uid)
+            self._observer.swept(suspect.kind)
+            del self._missing_since[suspect.uid]
+
+    def _suspects(self) -> list[_Suspect]:
+        """Files are listed before records: a claim prepared in between has both."""
+        files = self._cdi.claim_uids()
+        self._ledger.refresh()
+        found = {
+            record.claim.uid: _Suspect(
+                record.claim.uid, record.claim, "record", record.boot_id == self._boot_id
+            )
+            for record in self._ledger.records()
+        }
+        for fence in self._ledger.fences():
+            if not fence.newer:
+                found[fence.uid] = _Suspect(fence.uid, fence.claim, "record", this_boot=True)
+        for uid in files:
+            found.setdefault(uid, _Suspect(uid, None, "cdi_file", this_boot=True))
+        return list(found.values())
+
+    async def _gone(self, suspects: Sequence[_Suspect]) -> list[_Suspect]:
+        """Who of them is not in the API; whoever cannot be asked about is not gone."""
+        gone = []
+        for suspect in suspects:
+            if suspect.ref is None or self._is_busy(suspect.uid):
+                continue
+            try:
+                if await self._reader.current_uid(suspect.ref) != suspect.uid:
+                    gone.append(suspect)
+            except AgentError as error:
+                log.warning("claim not checked", claim=suspect.uid, error=str(error))
+        return gone + await self._gone_unnamed([s for s in suspects if s.ref is None])
+
+    async def _gone_unnamed(self, suspects: Sequence[_Suspect]) -> list[_Suspect]:
+        if not suspects:
+            return []
+        try:
+            present = await self._reader.all_uids()
+        except AgentError as error:
+            log.warning("claims not listed", error=str(error))
+            return []
+        return [suspect for suspect in suspects if suspect.uid not in present]
+
+    def _sweep_temporaries(self) -> list[str]:
+        removed = list(self._cdi.sweep_temporaries(older_than_s=_TEMPORARY_AGE_S))
+        oldest = time.time() - _TEMPORARY_AGE_S
+        for directory in self._directories:
+            removed += _remove_temporaries(directory, oldest=oldest)
+        return removed
+
+
+def _remove_temporaries(directory: Path, *, oldest: float) -> list[str]:
+    removed = []
+    with contextlib.suppress(OSError):  # gone, or the other agent was quicker: no loss either way
+        for path in directory.iterdir():
+            if is_temporary(path.name) and path.stat().st_mtime < oldest:
+                path.unlink()
+                removed.append(str(path))
+    return removed

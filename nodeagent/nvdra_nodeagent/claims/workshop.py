@@ -1,0 +1,108 @@
+"""Tasks that do the work on claims: one at a time for a claim, and none that a caller can break."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from nvdra_nodeagent.claims.model import ClaimRef
+    from nvdra_nodeagent.claims.observer import Operation
+
+T = TypeVar("T")
+
+DEFAULT_THREADS: Final = 16
+
+
+class Threads:
+    """The worker threads of claims: every claim in flight may wait for its own disk write."""
+
+    def __init__(self, count: int = DEFAULT_THREADS) -> None:
+        self._pool = ThreadPoolExecutor(count, thread_name_prefix="claims")
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Run `work` in a thread. A cancelled caller goes on only when the thread has ended:
+        whoever holds locks for the work must not give them up earlier."""
+        future = asyncio.get_running_loop().run_in_executor(self._pool, work)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            while not future.done():
+                try:
+                    await asyncio.wait([future])
+                except asyncio.CancelledError:
+                    continue
+            future.exception()  # told to nobody: the caller is gone
+            raise
+
+    def close(self) -> None:
+        """Wait for running work and end the threads."""
+        self._pool.shutdown()
+
+
+@dataclass(frozen=True, slots=True)
+class _Job(Generic[T]):
+    operation: Operation
+    ref: ClaimRef
+    task: asyncio.Task[T]
+
+
+class Workshop(Generic[T]):
+    """The running work by claim UID.
+
+    A repeated order joins the work that is under way; another operation on the same claim waits for
+    it. An unprepare first stops a prepare that it overtakes: the pod is gone, nobody waits for it.
+    """
+
+    def __init__(self) -> None:
+        self._latest: dict[str, _Job[T]] = {}
+        self._tasks: set[asyncio.Task[T]] = set()
+
+    def order(
+        self,
+        operation: Operation,
+        ref: ClaimRef,
+        work: Callable[[ClaimRef], Coroutine[Any, Any, T]],
+    ) -> asyncio.Task[T]:
+        """The task that does it. Cancelling whoever awaits it does not stop it if the caller uses
+        `asyncio.wait`; the task itself ends as cancelled only when it was overtaken."""
+        previous = self._latest.get(ref.uid)
+        if previous and (previous.operation, previous.ref) == (operation, ref):
+            return previous.task
+        if previous and previous.operation == "prepare":
+            previous.task.cancel()
+        task = asyncio.create_task(
+            _after(previous.task if previous else None, ref, work), name=f"{operation} {ref}"
+        )
+        self._latest[ref.uid] = _Job(operation, ref, task)
+        self._tasks.add(task)
+        task.add_done_callback(lambda done: self._done(ref.uid, done))
+        return task
+
+    def is_busy(self, uid: str) -> bool:
+        return uid in self._latest
+
+    async def drain(self) -> None:
+        """Return when nothing runs any more."""
+        while self._tasks:
+            await asyncio.wait(tuple(self._tasks))
+
+    def _done(self, uid: str, task: asyncio.Task[T]) -> None:
+        self._tasks.discard(task)
+        latest = self._latest.get(uid)
+        if latest and latest.task is task:
+            del self._latest[uid]
+
+
+async def _after(
+    previous: asyncio.Task[T] | None,
+    ref: ClaimRef,
+    work: Callable[[ClaimRef], Coroutine[Any, Any, T]],
+) -> T:
+    if previous:
+        await asyncio.wait([previous])
+    return await work(ref)

@@ -1,0 +1,97 @@
+"""The step that every claim has: the CDI file that tells the container runtime of its devices."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from nvdra_nodeagent.errors import Retryable
+from nvdra_nodeagent.hardware.errors import HardwareError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from nvdra_nodeagent.inventory.model import Device, Inventory
+
+
+class CdiFiles(Protocol):
+    """The CDI files of this driver, one per claim. Calls block and may raise `AgentError`."""
+
+    def device_id(self, claim_uid: str, device_name: str) -> str:
+        """The fully qualified name by which a container gets the device. Does not block."""
+        ...
+
+    def write(self, claim_uid: str, devices: Sequence[Device]) -> None:
+        """Write the claim's file, durably and as a whole. May raise `HardwareError` too."""
+        ...
+
+    def exists(self, claim_uid: str) -> bool: ...
+
+    def remove(self, claim_uid: str) -> bool:
+        """Remove the claim's file; False when there was none."""
+        ...
+
+    def claim_uids(self) -> Sequence[str]:
+        """The claims that have a file."""
+        ...
+
+    def device_names(self, claim_uid: str) -> Sequence[str]:
+        """The devices in a claim's file; none when it cannot be read."""
+        ...
+
+    def sweep_temporaries(self, *, older_than_s: float) -> Sequence[str]:
+        """Remove files that writers left when they died; answers their paths."""
+        ...
+
+
+class CdiDevice(msgspec.Struct, frozen=True):
+    """A device by the name that the scheduler knows, and what that name meant when planned."""
+
+    name: str
+    uuid: str
+
+
+class CdiStep(msgspec.Struct, frozen=True, tag_field="kind", tag="cdi"):
+    """The claim's CDI file holds these devices, each once, in allocation order."""
+
+    claim_uid: str
+    devices: tuple[CdiDevice, ...] = ()
+
+
+class CdiHandler:
+    """Applies and undoes `CdiStep`. All that undoing needs is in the step, so results are None."""
+
+    def __init__(self, files: CdiFiles, *, inventory: Callable[[], Inventory]) -> None:
+        self._files = files
+        self._inventory = inventory
+
+    def apply(self, step: CdiStep) -> None:
+        """:raises Retryable: a device is not what it was, or its CDI entry cannot be made."""
+        inventory = self._inventory()
+        devices = [_same_device(inventory, planned) for planned in step.devices]
+        try:
+            self._files.write(step.claim_uid, devices)
+        except HardwareError as error:
+            raise Retryable(
+                "CdiIncomplete",
+                f"cannot describe {', '.join(device.name for device in devices)} for CDI: {error}",
+            ) from error
+
+    def undo(self, step: CdiStep, result: dict[str, str] | None = None) -> None:
+        self._files.remove(step.claim_uid)
+
+    def holds(self, step: CdiStep, result: dict[str, str] | None = None) -> bool:
+        return self._files.exists(step.claim_uid)
+
+
+def _same_device(inventory: Inventory, planned: CdiDevice) -> Device:
+    device = inventory.devices.get(planned.name)
+    if device is None or device.uuid != planned.uuid:
+        now = f"is {device.uuid}" if device else "is not on this node"
+        raise Retryable(
+            "DeviceChanged",
+            f"{planned.name} was {planned.uuid} when it was planned for this claim and now {now}",
+            hint="check the GPU on the node; delete the pod to have it scheduled anew",
+        )
+    return device
