@@ -1,0 +1,1 @@
+"""The embedded scheduler: places pods on nodes and allocates devices to their claims."""
