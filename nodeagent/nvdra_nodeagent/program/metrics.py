@@ -5,9 +5,14 @@ Every series exists with value 0 before the first claim.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 OPERATIONS = ("prepare", "unprepare")
 DEVICE_TYPES = ("gpu", "mig", "vfio", "unknown")
@@ -44,7 +49,18 @@ class AgentMetrics:
     def in_flight(self, operation: str, change: int) -> None:
         self._in_flight.labels(self._driver, operation).inc(change)
 
-    def prepared_devices(self, counts: dict[str, int]) -> None:
+    def lock_waited(self, operation: str, *, wait_s: float) -> None:
+        """How long a claim waited for other work on itself or its GPUs."""
+        self._lock_wait.labels(self._driver, operation).observe(wait_s)
+
+    def quarantined(self, claim_uid: str, reason: str) -> None:
+        """A claim record could not be used. The UID stays out of the labels: it is unbounded."""
+        self._quarantined.labels(self._driver).inc()
+
+    def swept(self, kind: str) -> None:
+        self._swept.labels(self._driver, kind).inc()
+
+    def prepared_devices(self, counts: Mapping[str, int]) -> None:
         """Devices in prepared claims by type; absent types are 0."""
         for kind in DEVICE_TYPES:
             self._prepared.labels(self._node, self._driver, kind).set(counts.get(kind, 0))
@@ -81,6 +97,13 @@ class AgentMetrics:
             buckets=FINE_BUCKETS_S,
             registry=registry,
         )
+        self._lock_wait = Histogram(
+            "nvidia_dra_claim_lock_wait_seconds",
+            "Wait for other work on the same claim or GPU.",
+            labels,
+            buckets=FINE_BUCKETS_S,
+            registry=registry,
+        )
         self._in_flight = Gauge(
             "nvidia_dra_requests_inflight", "Claims being handled.", labels, registry=registry
         )
@@ -108,6 +131,18 @@ class AgentMetrics:
             ("node", "driver", "device_type"),
             registry=registry,
         )
+        self._quarantined = Counter(
+            "nvidia_dra_quarantined_records",
+            "Claim records that were damaged and moved aside.",
+            ("driver",),
+            registry=registry,
+        )
+        self._swept = Counter(
+            "nvidia_dra_swept",
+            "Leftovers removed.",
+            ("driver", "kind"),
+            registry=registry,
+        )
         self._slice_writes = Counter(
             "nvidia_dra_resourceslice_writes",
             "ResourceSlices written.",
@@ -132,8 +167,12 @@ class AgentMetrics:
             self._requests.labels(self._driver, operation)
             self._duration.labels(self._driver, operation)
             self._in_flight.labels(self._driver, operation)
+            self._lock_wait.labels(self._driver, operation)
             for kind in ERROR_TYPES:
                 self._errors[operation].labels(self._driver, kind.format(operation=operation))
+        self._quarantined.labels(self._driver)
+        for kind in ("record", "cdi_file", "temporary"):
+            self._swept.labels(self._driver, kind)
         for verb in ("create", "update", "delete"):
             self._slice_writes.labels(self._driver, verb)
         self.prepared_devices({})

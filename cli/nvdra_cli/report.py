@@ -1,0 +1,96 @@
+"""What a simulation found, for people (tables and logs) and for programs (one JSON document)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rich.console import Console
+
+    from nvdra_cli.pods import Key, PodView
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The outcome: pods, the logs of their containers, when each one ran, and the whole time."""
+
+    pods: Sequence[PodView]
+    logs: Mapping[Key, Mapping[str, str]]
+    running_after_s: Mapping[Key, float]
+    seconds: float
+
+    @property
+    def succeeded(self) -> bool:
+        return all(pod.runs for pod in self.pods)
+
+
+def as_json(report: Report) -> str:
+    """The document of `nvdra simulate --json`."""
+    pods = [
+        {
+            "namespace": pod.namespace,
+            "name": pod.name,
+            "phase": pod.phase,
+            "node": pod.node,
+            "reason": pod.reason,
+            "claims": [
+                {"name": claim.name, "devices": [asdict(device) for device in claim.devices]}
+                for claim in pod.claims
+            ],
+            "logs": dict(report.logs.get(pod.key, {})),
+        }
+        for pod in report.pods
+    ]
+    return json.dumps({"pods": pods, "seconds": round(report.seconds, 3)}, indent=2)
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Table, container logs, and the reasons of pods that do not run."""
+    console.print(_table(report))
+    for pod in report.pods:
+        for container, log in report.logs.get(pod.key, {}).items():
+            _print_log(console, f"{pod.namespace}/{pod.name} [{container}]", log)
+    for pod in report.pods:
+        if not pod.runs:
+            reason = pod.reason or "no reason is known yet; a longer --timeout may tell"
+            console.print(Text(f"\n{pod.namespace}/{pod.name} is {pod.phase}: ", style="bold red"))
+            console.print(Text(reason), soft_wrap=True)
+
+
+def _table(report: Report) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("POD", "NODE", "CLAIM", "DEVICE", "UUID", "PHASE", "TIME"):
+        table.add_column(heading, overflow="fold")
+    for pod in report.pods:
+        _add_pod(table, pod, report.running_after_s.get(pod.key))
+    return table
+
+
+def _add_pod(table: Table, pod: PodView, after_s: float | None) -> None:
+    first = [Text(f"{pod.namespace}/{pod.name}"), Text(pod.node)]
+    last = [
+        Text(pod.phase, style="green" if pod.runs else "red"),
+        Text("" if after_s is None else f"{after_s:.2f} s"),
+    ]
+    rows = [(claim.name, device) for claim in pod.claims for device in claim.devices]
+    if not rows:
+        table.add_row(*first, Text(", ".join(c.name for c in pod.claims)), "", "", *last)
+    for claim, device in rows:
+        cells = [Text(claim), Text(device.device), Text(device.uuid)]
+        table.add_row(*first, *cells, *last)
+        first, last = [Text(""), Text("")], [Text(""), Text("")]
+
+
+def _print_log(console: Console, title: str, log: str) -> None:
+    console.print(Text(f"\n{title}", style="bold"))
+    text = log.rstrip("\n")
+    lines = text.splitlines() if text else ["(no output)"]
+    for line in lines:
+        console.print(Text(f"  {line}"), soft_wrap=True)

@@ -1,0 +1,183 @@
+"""`nvdra simulate`: a cluster with simulated GPUs, manifests, and what becomes of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nvdra_kube.logs import configure
+from rich.console import Console
+
+from nvdra_api.gates import FeatureGates
+from nvdra_cli.applying import Refused, apply_manifests
+from nvdra_cli.demo import DEMO, DEMO_STORY, demo_path
+from nvdra_cli.manifests import Manifest, ManifestError, load_manifests
+from nvdra_cli.narration import Narrator
+from nvdra_cli.report import Report, as_json, print_report
+from nvdra_cli.watching import PodWatch
+from nvdra_sim.cluster.embedded import (
+    ClusterNotReady,
+    ClusterPlan,
+    EmbeddedCluster,
+    embedded_cluster,
+)
+from nvdra_sim.cluster.node import MachineChoice
+from nvdra_sim.hardware import check_machine, describe, profile_names
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from nvdra_cli.pods import Key, PodView
+
+OK, NOT_RUNNING, REFUSED, INTERRUPTED = 0, 1, 2, 130
+
+_LOG_GRACE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A checked command line."""
+
+    plan: ClusterPlan
+    manifests: Sequence[Manifest]
+    timeout_s: float
+    keep: bool
+    json: bool
+    is_demo: bool
+
+
+def run_simulate(arguments: argparse.Namespace) -> int:
+    """Run the command; returns its exit status."""
+    if arguments.profile == "list":
+        sys.stdout.writelines(f"{describe(name)}\n" for name in profile_names())
+        return OK
+    try:
+        wish = _wish(arguments)
+    except (ManifestError, ValueError) as exc:
+        return _refuse(str(exc))
+    configure(verbosity=0, format="text")
+    try:
+        return asyncio.run(_simulate(wish))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _wish(arguments: argparse.Namespace) -> Wish:
+    FeatureGates.parse(arguments.feature_gates)
+    check_machine(arguments.profile, mig_layout=arguments.mig_layout)
+    is_demo = not arguments.files and arguments.nodes > 0 and not arguments.keep
+    files = [demo_path(DEMO)] if is_demo else arguments.files
+    plan = ClusterPlan(
+        nodes=arguments.nodes,
+        machine=MachineChoice(profile=arguments.profile, mig_layout=arguments.mig_layout),
+        feature_gates=arguments.feature_gates,
+    )
+    return Wish(
+        plan=plan,
+        manifests=load_manifests(files) if files else (),
+        timeout_s=arguments.timeout,
+        keep=arguments.keep or arguments.nodes == 0,
+        json=arguments.json,
+        is_demo=is_demo,
+    )
+
+
+async def _simulate(wish: Wish) -> int:
+    main_task = asyncio.current_task()
+    assert main_task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, main_task.cancel)
+    root = Path(tempfile.mkdtemp(prefix="nvdra-"))
+    try:
+        async with embedded_cluster(wish.plan, root=root) as cluster:
+            return await _Simulation(wish, cluster).run()
+    except ClusterNotReady as exc:
+        return _refuse(str(exc), status=NOT_RUNNING)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+class _Simulation:
+    """One run on a cluster that is up."""
+
+    def __init__(self, wish: Wish, cluster: EmbeddedCluster) -> None:
+        self._wish = wish
+        self._cluster = cluster
+        self._started_s = time.monotonic()
+        self._narrator = Narrator(Console(stderr=True, highlight=False), since_s=self._started_s)
+
+    async def run(self) -> int:
+        await self._cluster.wait_ready(timeout_s=self._wish.timeout_s)
+        self._narrator.cluster_ready(await self._cluster.inventory())
+        status = await self._apply_and_watch() if self._wish.manifests else OK
+        if self._wish.keep and status != REFUSED:
+            await self._stay()
+        return status
+
+    async def _apply_and_watch(self) -> int:
+        cluster, wish = self._cluster, self._wish
+        async with PodWatch(cluster.api, on_change=self._narrator.pod_changed) as watch:
+            applied_s = time.monotonic()
+            try:
+                await apply_manifests(cluster.api, wish.manifests, types=cluster.store.catalog)
+            except Refused as exc:
+                return self._refused(exc)
+            await watch.until_settled(timeout_s=wish.timeout_s)
+            pods = watch.pods()
+            await self._wait_for_logs(pods)
+            since = {key: at - applied_s for key, at in watch.running_since_s.items()}
+        return self._show(pods, since)
+
+    def _refused(self, exc: Refused) -> int:
+        if self._wish.json:
+            sys.stdout.write(as_json(Report((), {}, {}, self._elapsed_s())) + "\n")
+        return _refuse(str(exc))
+
+    async def _wait_for_logs(self, pods: Sequence[PodView]) -> None:
+        """A container counts as running before it has printed anything."""
+        deadline = time.monotonic() + _LOG_GRACE_S
+        expected = [pod for pod in pods if pod.runs and pod.claims]
+        while time.monotonic() < deadline:
+            if all(all(self._logs(pod).values()) for pod in expected):
+                return
+            await asyncio.sleep(0.02)
+
+    def _logs(self, pod: PodView) -> dict[str, str]:
+        kubelet = next((n.kubelet for n in self._cluster.nodes if n.name == pod.node), None)
+        if kubelet is None:
+            return {}
+        return {name: kubelet.logs(pod.namespace, pod.name, name) for name in pod.containers}
+
+    def _show(self, pods: Sequence[PodView], since: dict[Key, float]) -> int:
+        logs = {pod.key: self._logs(pod) for pod in pods}
+        report = Report(pods, logs, since, self._elapsed_s())
+        if self._wish.json:
+            sys.stdout.write(as_json(report) + "\n")
+            sys.stdout.flush()
+        else:
+            console = Console(highlight=False)
+            print_report(report, console)
+            if self._wish.is_demo and report.succeeded:
+                console.print(DEMO_STORY, soft_wrap=True)
+        return OK if report.succeeded else NOT_RUNNING
+
+    async def _stay(self) -> None:
+        self._narrator.staying(self._cluster)
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+    def _elapsed_s(self) -> float:
+        return time.monotonic() - self._started_s
+
+
+def _refuse(text: str, *, status: int = REFUSED) -> int:
+    sys.stderr.write(f"nvdra simulate: {text}\n")
+    return status
