@@ -29,8 +29,12 @@ class ApiError(Exception):
         self.details = details or {}
 
 
+class ConfigurationError(Exception):
+    """How to reach the API server is not known or not usable; the message says what to set."""
+
+
 class BadRequest(ApiError):
-    """400: the call itself is malformed."""
+    """400 and its like: the call itself is malformed."""
 
 
 class Unauthorized(ApiError):
