@@ -1,0 +1,133 @@
+"""Locks exclude work on the same claim or GPU, here and in another agent, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from nvdra_nodeagent.claims.locks import ClaimLocks, LockFile
+from nvdra_nodeagent.errors import Retryable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SOON = 0.05  # of waiting in tests that expect to wait in vain
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Iterator[tuple[LockFile, LockFile]]:
+    """Two openings of one file exclude each other as two processes do."""
+    pair = LockFile(tmp_path / "locks"), LockFile(tmp_path / "locks")
+    yield pair
+    for file in pair:
+        file.close()
+
+
+def later(seconds: float = 30.0) -> float:
+    return asyncio.get_running_loop().time() + seconds
+
+
+def test_a_key_is_held_by_one_agent_at_a_time(files: tuple[LockFile, LockFile]) -> None:
+    ours, theirs = files
+    assert ours.try_lock("a")
+    assert not theirs.try_lock("a")
+    assert theirs.try_lock("b")
+    ours.unlock("a")
+    assert theirs.try_lock("a")
+
+
+def test_locks_go_with_their_holder(files: tuple[LockFile, LockFile]) -> None:
+    ours, theirs = files
+    ours.try_lock("a")
+    ours.close()
+    assert theirs.try_lock("a")
+
+
+def test_a_lock_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    with pytest.raises(Retryable, match=str(tmp_path)):
+        LockFile(tmp_path)
+
+
+async def test_work_on_different_gpus_does_not_wait(files: tuple[LockFile, LockFile]) -> None:
+    locks = ClaimLocks(files[0])
+    async with (
+        locks.claim("one", deadline=later()),
+        locks.gpus({"GPU-a"}, deadline=later()),
+        locks.claim("two", deadline=later()),
+        locks.gpus({"GPU-b"}, deadline=later()),
+    ):
+        pass
+
+
+async def test_work_on_one_gpu_takes_turns(files: tuple[LockFile, LockFile]) -> None:
+    locks = ClaimLocks(files[0])
+    order: list[str] = []
+
+    async def work(name: str) -> None:
+        async with locks.gpus({"GPU-a", "GPU-b"}, deadline=later()):
+            order.append(f"{name} in")
+            await asyncio.sleep(0)
+            order.append(f"{name} out")
+
+    await asyncio.gather(work("one"), work("two"))
+    assert order == ["one in", "one out", "two in", "two out"]
+
+
+async def test_gpus_named_in_any_order_do_not_dead_lock(files: tuple[LockFile, LockFile]) -> None:
+    ours, theirs = ClaimLocks(files[0]), ClaimLocks(files[1])
+
+    async def work(locks: ClaimLocks, *gpus: str) -> None:
+        for _ in range(20):
+            async with locks.gpus(gpus, deadline=later()):
+                await asyncio.sleep(0)
+
+    await asyncio.gather(
+        work(ours, "GPU-a", "GPU-b"), work(ours, "GPU-b", "GPU-a"), work(theirs, "GPU-b", "GPU-a")
+    )
+
+
+async def test_another_agents_lock_is_waited_for(files: tuple[LockFile, LockFile]) -> None:
+    ours, theirs = ClaimLocks(files[0]), ClaimLocks(files[1])
+    async with theirs.claim("uid", deadline=later()):
+        waiting = asyncio.create_task(_enter(ours, "uid"))
+        await asyncio.sleep(SOON)
+        assert not waiting.done()
+    await waiting
+
+
+async def test_waiting_ends_at_the_deadline_and_says_for_what(
+    files: tuple[LockFile, LockFile],
+) -> None:
+    ours, theirs = ClaimLocks(files[0]), ClaimLocks(files[1])
+    async with theirs.gpus({"GPU-a"}, deadline=later()):
+        with pytest.raises(Retryable, match="GPU-a") as caught:
+            async with ours.gpus({"GPU-a"}, deadline=later(SOON)):
+                pass
+    assert caught.value.reason == "GpuBusy"
+    await _enter(ours, "GPU-a")
+
+
+async def test_a_cancelled_waiter_leaves_the_lock_usable(files: tuple[LockFile, LockFile]) -> None:
+    locks = ClaimLocks(files[0])
+    async with locks.claim("uid", deadline=later()):
+        waiting = asyncio.create_task(_enter(locks, "uid"))
+        await asyncio.sleep(0)
+        waiting.cancel()
+    await asyncio.wait([waiting])
+    await _enter(locks, "uid")
+    assert files[1].try_lock("claim uid")
+
+
+async def test_keys_that_nobody_uses_take_no_memory(files: tuple[LockFile, LockFile]) -> None:
+    locks = ClaimLocks(files[0])
+    for number in range(10):
+        await _enter(locks, f"uid-{number}")
+    assert not locks._in_process
+
+
+async def _enter(locks: ClaimLocks, uid: str) -> None:
+    async with locks.claim(uid, deadline=later()):
+        pass

@@ -1,0 +1,159 @@
+"""The ledger is the journal in memory: of every agent, with damage kept to single claims."""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING
+
+import pytest
+
+from nvdra_nodeagent.claims.journal import Journal, encode
+from nvdra_nodeagent.claims.ledger import Ledger
+from nvdra_nodeagent.claims.plan import Holdings, make_plan
+from nvdra_testing.claims import RULES, a_node_of, a_record, an_allocated, gpu_uuid
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from nvdra_nodeagent.claims.record import Record
+
+
+def a_prepared(device: str = "gpu-0", *, name: str = "claim") -> Record:
+    claim = an_allocated(device, name=name)
+    plan = make_plan(claim, inventory=a_node_of(4), holdings=Holdings(), rules=RULES)
+    return a_record(claim, plan)
+
+
+ONE, TWO = a_prepared("gpu-0", name="one"), a_prepared("gpu-1", name="two")
+UID = ONE.claim.uid
+
+
+def a_ledger(root: Path, **traces: tuple[str, ...]) -> Ledger:
+    ledger = Ledger(Journal(root), traces=lambda: traces)
+    ledger.refresh()
+    return ledger
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    journal = Journal(tmp_path)
+    journal.write(ONE)
+    journal.write(TWO)
+    return journal
+
+
+def test_records_are_there_after_a_restart(journal: Journal, tmp_path: Path) -> None:
+    ledger = a_ledger(tmp_path)
+    assert ledger.record(UID) == ONE
+    assert ledger.device_counts() == {"gpu": 2}
+
+
+def test_what_another_agent_writes_and_removes_is_seen(tmp_path: Path) -> None:
+    ours, theirs = a_ledger(tmp_path), a_ledger(tmp_path)
+    theirs.commit(ONE)
+    ours.refresh()
+    assert ours.record(UID) == ONE
+    changed = a_prepared("gpu-3", name="one")
+    theirs.commit(changed)
+    ours.refresh()
+    assert ours.record(UID) == changed
+    theirs.release(UID)
+    ours.refresh()
+    assert ours.records() == ()
+
+
+def test_unchanged_files_are_not_read_again(tmp_path: Path) -> None:
+    ledger = a_ledger(tmp_path)
+    ledger.commit(ONE)
+    path = tmp_path / "claims" / f"{UID}.json"
+    with path.open("r+b") as file:  # same inode
+        file.write(b"#")
+    ledger.refresh()
+    assert ledger.record(UID) == ONE
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", encode(ONE)[:-9], encode(TWO)])
+def test_a_damaged_record_is_moved_aside_alone(
+    content: bytes, journal: Journal, tmp_path: Path
+) -> None:
+    (journal.directory / f"{UID}.json").write_bytes(content)
+    ledger = a_ledger(tmp_path)
+    assert ledger.records() == (TWO,)
+    assert [fence.uid for fence in ledger.fences()] == [UID]
+    assert (journal.quarantine_directory / f"{UID}.json").read_bytes() == content
+    assert (journal.quarantine_directory / f"{UID}.reason").read_text().strip()
+
+
+def test_an_unreadable_record_is_moved_aside_alone(journal: Journal, tmp_path: Path) -> None:
+    path = journal.directory / f"{UID}.json"
+    path.unlink()
+    path.mkdir()
+    ledger = a_ledger(tmp_path)
+    assert ledger.records() == (TWO,)
+    assert "cannot be read" in ledger.fences()[0].reason
+
+
+def test_a_fence_outlives_restarts_until_it_is_settled(journal: Journal, tmp_path: Path) -> None:
+    (journal.directory / f"{UID}.json").write_bytes(encode(ONE)[:-9])
+    a_ledger(tmp_path)
+    ledger = a_ledger(tmp_path)
+    fence = ledger.fence(UID)
+    assert fence
+    assert (fence.devices, fence.gpu_uuids) == (("gpu-0",), (gpu_uuid(0),))
+    ledger.release(UID)
+    assert a_ledger(tmp_path).fences() == ()
+    assert list(journal.quarantine_directory.iterdir()) == []
+
+
+def test_a_new_record_settles_the_fence(journal: Journal, tmp_path: Path) -> None:
+    (journal.directory / f"{UID}.json").write_bytes(b"")
+    ledger = a_ledger(tmp_path)
+    ledger.commit(ONE)
+    assert ledger.fences() == ()
+    assert a_ledger(tmp_path).record(UID) == ONE
+
+
+def test_a_good_record_outranks_a_quarantined_one(journal: Journal, tmp_path: Path) -> None:
+    journal.set_aside(UID, "damaged")
+    journal.write(ONE)  # and died before settling
+    ledger = a_ledger(tmp_path)
+    assert (ledger.record(UID), ledger.fences()) == (ONE, ())
+    assert not journal.is_quarantined(UID)
+
+
+def test_artefacts_add_to_what_a_damaged_record_tells(journal: Journal, tmp_path: Path) -> None:
+    (journal.directory / f"{UID}.json").write_bytes(b"")
+    (fence,) = a_ledger(tmp_path, **{UID: ("gpu-0",)}).fences()
+    assert fence.devices == ("gpu-0",)
+
+
+def test_artefacts_without_a_record_fence_their_devices(tmp_path: Path) -> None:
+    (fence,) = a_ledger(tmp_path, **{UID: ("gpu-2",)}).fences()
+    assert (fence.uid, fence.devices, fence.reason) == (UID, ("gpu-2",), "record missing")
+
+
+def test_what_another_agent_moved_aside_stays_fenced(journal: Journal, tmp_path: Path) -> None:
+    ours = a_ledger(tmp_path)
+    journal.set_aside(UID, "damaged")
+    ours.refresh()
+    (fence,) = ours.fences()
+    assert (fence.devices, fence.claim) == (("gpu-0",), ONE.claim)
+
+
+def test_a_newer_record_is_fenced_and_left_where_it_is(journal: Journal, tmp_path: Path) -> None:
+    path = journal.directory / f"{UID}.json"
+    later = encode(ONE).replace(b'"version":1', b'"version":9')
+    path.write_bytes(later)
+    assert not a_ledger(tmp_path).fences()[0].newer  # a version alone is damage
+
+    path.unlink(missing_ok=True)
+    journal.settle(UID)
+    path.write_bytes(_sealed_as(9, later))
+    assert a_ledger(tmp_path).fences()[0].newer
+    assert path.exists()
+
+
+def _sealed_as(version: int, data: bytes) -> bytes:
+    body = data[data.index(b'"record":') + len(b'"record":') : -1]
+    checksum = f"{zlib.crc32(body, zlib.crc32(b'%d:' % version)):08x}".encode()
+    return b'{"version":%d,"checksum":"%s","record":%s}' % (version, checksum, body)
