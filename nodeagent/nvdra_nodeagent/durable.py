@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import secrets
+import time
 from typing import TYPE_CHECKING
 
 from nvdra_nodeagent.errors import Retryable
@@ -46,7 +47,7 @@ def write_durably(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temp.unlink(missing_ok=True)
-        raise _storage_error("write", path, error) from error
+        raise storage_error("write", path, error) from error
 
 
 def remove_durably(path: Path) -> bool:
@@ -62,29 +63,42 @@ def remove_durably(path: Path) -> bool:
     except FileNotFoundError:
         return False
     except OSError as error:
-        raise _storage_error("remove", path, error) from error
+        raise storage_error("remove", path, error) from error
     return True
 
 
-def sweep_temporaries(directory: Path) -> list[Path]:
+def sweep_temporaries(directory: Path, *, older_than_s: float, of_files: str = "") -> list[Path]:
     """Remove what writers that died in the middle left in `directory`; returns what was removed.
 
-    Only for a directory that nobody writes to at this moment.
+    Only temporaries of files whose names start with `of_files`, and none younger than
+    `older_than_s`: another agent may be writing at this moment.
+
+    :raises Retryable: reason `StorageUnwritable`.
     """
+    oldest = time.time() - older_than_s
     try:
-        leftovers = [
-            path for path in directory.iterdir() if is_temporary(path.name) and path.is_file()
-        ]
+        found = [path for path in directory.iterdir() if is_temporary(path.name, of_files)]
+        leftovers = [path for path in found if path.stat().st_mtime <= oldest]
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise _storage_error("list", directory, error) from error
+        raise storage_error("list", directory, error) from error
     return [path for path in leftovers if remove_durably(path)]
 
 
-def is_temporary(name: str) -> bool:
-    """Whether a file of this name is one in the making, made by `write_durably`."""
-    return name.startswith(".") and name.endswith(TEMP_SUFFIX)
+def is_temporary(name: str, of_files: str = "") -> bool:
+    """Whether `write_durably` gives this name to a file in the making (of such a file)."""
+    return name.startswith(f".{of_files}") and name.endswith(TEMP_SUFFIX)
+
+
+def storage_error(verb: str, path: Path, error: OSError) -> Retryable:
+    """What a failed access to the agent's own files means to the caller."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return Retryable(
+        "DiskFull" if full else "StorageUnwritable",
+        f"cannot {verb} {path}: {error.strerror or error}",
+        hint=_HINTS.get(error.errno or 0, "check the directory and the node's disk"),
+    )
 
 
 def _write_temp(temp: Path, data: bytes, *, mode: int) -> None:
@@ -108,12 +122,3 @@ def _sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _storage_error(verb: str, path: Path, error: OSError) -> Retryable:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return Retryable(
-        "DiskFull" if full else "StorageUnwritable",
-        f"cannot {verb} {path}: {error.strerror or error}",
-        hint=_HINTS.get(error.errno or 0, "check the directory and the node's disk"),
-    )

@@ -78,9 +78,20 @@ def test_what_cannot_be_removed_is_an_error(tmp_path: Path) -> None:
 def test_the_sweep_takes_temporaries_only(tmp_path: Path) -> None:
     (tmp_path / ".record.json.abcd.tmp").write_bytes(b"half")
     (tmp_path / "record.json").write_bytes(b"whole")
-    assert [path.name for path in sweep_temporaries(tmp_path)] == [".record.json.abcd.tmp"]
+    swept = sweep_temporaries(tmp_path, older_than_s=0)
+    assert [path.name for path in swept] == [".record.json.abcd.tmp"]
     assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
-    assert sweep_temporaries(tmp_path / "nowhere") == []
+    assert sweep_temporaries(tmp_path / "nowhere", older_than_s=0) == []
+
+
+def test_the_sweep_spares_young_files_and_those_of_others(tmp_path: Path) -> None:
+    for name in (".record.json.abcd.tmp", ".other.json.abcd.tmp"):
+        (tmp_path / name).write_bytes(b"half")
+    assert sweep_temporaries(tmp_path, older_than_s=60) == []
+    os.utime(tmp_path / ".record.json.abcd.tmp", (1, 1))
+    os.utime(tmp_path / ".other.json.abcd.tmp", (1, 1))
+    swept = sweep_temporaries(tmp_path, older_than_s=60, of_files="record")
+    assert [path.name for path in swept] == [".record.json.abcd.tmp"]
 
 
 def test_temporaries_are_told_by_their_name() -> None:

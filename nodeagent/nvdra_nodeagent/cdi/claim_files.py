@@ -1,0 +1,58 @@
+"""CDI files as claims use them: inventory devices in, one durable file out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nvdra_nodeagent.cdi.builder import ClaimDevice
+from nvdra_nodeagent.cdi.names import cdi_device_id, cdi_device_name
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nvdra_nodeagent.cdi.builder import CdiBuilder
+    from nvdra_nodeagent.cdi.store import CdiStore
+    from nvdra_nodeagent.inventory.model import Device
+
+
+class ClaimFiles:
+    """The builder and the store as one. Calls block and may raise `AgentError`."""
+
+    def __init__(self, builder: CdiBuilder, store: CdiStore) -> None:
+        self._builder = builder
+        self._store = store
+
+    def device_id(self, claim_uid: str, device_name: str) -> str:
+        """The qualified id of a claim's device."""
+        return cdi_device_id(claim_uid, device_name)
+
+    def write(self, claim_uid: str, devices: Sequence[Device]) -> None:
+        """One build and one durable write."""
+        named = [
+            ClaimDevice(device=device, cdi_name=cdi_device_name(claim_uid, device.name))
+            for device in devices
+        ]
+        self._store.write(claim_uid, self._builder.build(claim_uid, named))
+
+    def exists(self, claim_uid: str) -> bool:
+        """Whether the claim has a file."""
+        return self._store.exists(claim_uid)
+
+    def remove(self, claim_uid: str) -> bool:
+        """Remove the claim's file; False when there was none."""
+        return self._store.remove(claim_uid)
+
+    def claim_uids(self) -> list[str]:
+        """The claims that have a file."""
+        return self._store.claim_uids()
+
+    def device_names(self, claim_uid: str) -> list[str]:
+        """The devices in a claim's file by their inventory names; none if it cannot be read."""
+        spec = self._store.read(claim_uid)
+        prefix = cdi_device_name(claim_uid, "")
+        entries = spec.devices if spec else ()
+        return [entry.name.removeprefix(prefix) for entry in entries]
+
+    def sweep_temporaries(self, *, older_than_s: float) -> list[str]:
+        """Remove what writers that died left behind; returns the paths."""
+        return self._store.sweep_temporaries(older_than_s=older_than_s)

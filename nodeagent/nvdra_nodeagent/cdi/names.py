@@ -1,0 +1,27 @@
+"""How a claim's devices are called in CDI. Running pods hold these names: they never change."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from nvdra_api.names import CDI_CLAIM_CLASS, CDI_GPU_VENDOR
+
+GPU_CLAIM_KIND: Final = f"{CDI_GPU_VENDOR}/{CDI_CLAIM_CLASS}"
+
+
+def cdi_device_name(claim_uid: str, device: str, share_id: str | None = None) -> str:
+    """A claim's device within its CDI file; `share_id` tells two shares of one device apart."""
+    name = f"{claim_uid}-{device}"
+    return f"{name}-{share_id}" if share_id else name
+
+
+def cdi_device_id(
+    claim_uid: str, device: str, share_id: str | None = None, *, kind: str = GPU_CLAIM_KIND
+) -> str:
+    """The fully qualified CDI id that the kubelet hands to the container runtime."""
+    return f"{kind}={cdi_device_name(claim_uid, device, share_id)}"
+
+
+def claim_file_prefix(kind: str) -> str:
+    """What the names of a kind's claim files start with, before the claim's UID."""
+    return f"{kind.replace('/', '-')}_"

@@ -1,0 +1,94 @@
+"""The CDI files of one driver's claims: one file per claim in the runtime's CDI directory.
+
+Two files that name the same device make it unresolvable, so every claim's file has one name only.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from nvdra_nodeagent.cdi.document import decode_spec, encode_spec
+from nvdra_nodeagent.cdi.names import GPU_CLAIM_KIND, claim_file_prefix
+from nvdra_nodeagent.durable import (
+    remove_durably,
+    storage_error,
+    sweep_temporaries,
+    write_durably,
+)
+from nvdra_nodeagent.errors import Permanent
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from nvdra_nodeagent.cdi.document import CdiSpec
+
+_SUFFIX: Final = ".yaml"
+_UID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*", re.ASCII)
+_MODE: Final = 0o644
+
+
+class CdiStore:
+    """Files below `root`, which may be missing until the first write. Calls block.
+
+    All raise `Retryable` (`StorageUnwritable`, `DiskFull`) with the path when the disk refuses,
+    and `Permanent` (`ClaimUidInvalid`) for a UID that cannot be part of a file name.
+    """
+
+    def __init__(self, root: Path, *, kind: str = GPU_CLAIM_KIND) -> None:
+        self._root = root
+        self._prefix = claim_file_prefix(kind)
+
+    def path(self, claim_uid: str) -> Path:
+        """Where the claim's file is or would be."""
+        if not _UID.fullmatch(claim_uid):
+            raise Permanent("ClaimUidInvalid", f"{claim_uid!r} is not the UID of a claim")
+        return self._root / f"{self._prefix}{claim_uid}{_SUFFIX}"
+
+    def write(self, claim_uid: str, spec: CdiSpec) -> None:
+        """Write or replace the claim's file, durably and as a whole."""
+        write_durably(self.path(claim_uid), encode_spec(spec), mode=_MODE)
+
+    def read(self, claim_uid: str) -> CdiSpec | None:
+        """The claim's document; None when there is no file, or none that this agent wrote."""
+        path = self.path(claim_uid)
+        try:
+            return decode_spec(path.read_bytes())
+        except (FileNotFoundError, ValueError):
+            return None
+        except OSError as error:
+            raise storage_error("read", path, error) from error
+
+    def exists(self, claim_uid: str) -> bool:
+        """Whether the claim has a file with content, whoever wrote it."""
+        path = self.path(claim_uid)
+        try:
+            return path.stat().st_size > 0
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise storage_error("read", path, error) from error
+
+    def remove(self, claim_uid: str) -> bool:
+        """Remove the claim's file; False when there was none."""
+        return remove_durably(self.path(claim_uid))
+
+    def claim_uids(self) -> list[str]:
+        """The claims that have a file, in order."""
+        try:
+            names = [path.name for path in self._root.iterdir()]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise storage_error("list", self._root, error) from error
+        uids = (
+            name.removeprefix(self._prefix).removesuffix(_SUFFIX)
+            for name in names
+            if name.startswith(self._prefix) and name.endswith(_SUFFIX)
+        )
+        return sorted(uid for uid in uids if _UID.fullmatch(uid))
+
+    def sweep_temporaries(self, *, older_than_s: float) -> list[str]:
+        """Remove what writers that died left behind; returns the paths. Others' files stay."""
+        swept = sweep_temporaries(self._root, older_than_s=older_than_s, of_files=self._prefix)
+        return [str(path) for path in swept]
