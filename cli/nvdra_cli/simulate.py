@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nvdra_kube.logs import configure
 from rich.console import Console
 
-from nvdra_api.gates import FeatureGates
+from nvdra_api.gates import FeatureGates, GateError
 from nvdra_cli.applying import Refused, apply_manifests
 from nvdra_cli.demo import DEMO, DEMO_STORY, demo_path
 from nvdra_cli.manifests import Manifest, ManifestError, load_manifests
 from nvdra_cli.narration import Narrator
 from nvdra_cli.report import Report, as_json, print_report
 from nvdra_cli.watching import PodWatch
+from nvdra_kube.logs import configure
 from nvdra_sim.cluster.embedded import (
     ClusterNotReady,
     ClusterPlan,
@@ -30,7 +30,13 @@ from nvdra_sim.cluster.embedded import (
     embedded_cluster,
 )
 from nvdra_sim.cluster.node import MachineChoice
-from nvdra_sim.hardware import check_machine, describe, profile_names
+from nvdra_sim.hardware import (
+    ProfileSummary,
+    SimulationError,
+    describe,
+    profile_names,
+    simulated_machine,
+)
 
 if TYPE_CHECKING:
     import argparse
@@ -58,11 +64,11 @@ class Wish:
 def run_simulate(arguments: argparse.Namespace) -> int:
     """Run the command; returns its exit status."""
     if arguments.profile == "list":
-        sys.stdout.writelines(f"{describe(name)}\n" for name in profile_names())
+        sys.stdout.writelines(_profile_line(describe(name)) for name in profile_names())
         return OK
     try:
         wish = _wish(arguments)
-    except (ManifestError, ValueError) as exc:
+    except (ManifestError, SimulationError, GateError) as exc:
         return _refuse(str(exc))
     configure(verbosity=0, format="text")
     try:
@@ -73,7 +79,7 @@ def run_simulate(arguments: argparse.Namespace) -> int:
 
 def _wish(arguments: argparse.Namespace) -> Wish:
     FeatureGates.parse(arguments.feature_gates)
-    check_machine(arguments.profile, mig_layout=arguments.mig_layout)
+    _check_machine(arguments.profile, mig_layout=arguments.mig_layout)
     is_demo = not arguments.files and arguments.nodes > 0 and not arguments.keep
     files = [demo_path(DEMO)] if is_demo else arguments.files
     plan = ClusterPlan(
@@ -89,6 +95,21 @@ def _wish(arguments: argparse.Namespace) -> Wish:
         json=arguments.json,
         is_demo=is_demo,
     )
+
+
+def _check_machine(profile: str, *, mig_layout: Path | None) -> None:
+    """Raises `SimulationError` now rather than in every agent's log."""
+    describe(profile)
+    if mig_layout:
+        with tempfile.TemporaryDirectory(prefix="nvdra-") as directory:
+            simulated_machine(profile, Path(directory), mig_layout=mig_layout)
+
+
+def _profile_line(profile: ProfileSummary) -> str:
+    memory_gib = profile.memory_bytes / 2**30
+    mig = f", MIG {' '.join(profile.mig_profiles)}" if profile.mig_profiles else ""
+    offer = f"{profile.gpus} x {profile.product}, {memory_gib:.0f} GiB"
+    return f"{profile.name:12} {offer}, compute {profile.compute_capability}{mig}\n"
 
 
 async def _simulate(wish: Wish) -> int:

@@ -5,20 +5,30 @@ Every series exists with value 0 before the first claim.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 OPERATIONS = ("prepare", "unprepare")
 DEVICE_TYPES = ("gpu", "mig", "vfio", "unknown")
 ERROR_TYPES = ("lock_acquire", "{operation}_devices", "publish_resources")
 DURATION_BUCKETS_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8)
 FINE_BUCKETS_S = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, *DURATION_BUCKETS_S, 45.0)
+
+
+class SliceWrites(Protocol):
+    """Writes of ResourceSlices so far."""
+
+    created: int
+    updated: int
+    deleted: int
 
 
 class AgentMetrics:
@@ -68,8 +78,9 @@ class AgentMetrics:
     def publish_failed(self, operation: str = "prepare") -> None:
         self._errors[operation].labels(self._driver, "publish_resources").inc()
 
-    def slice_written(self, verb: str) -> None:
-        self._slice_writes.labels(self._driver, verb).inc()
+    def count_slice_writes(self, writes: SliceWrites) -> None:
+        """Publish these counts from now on, as they stand at each scrape."""
+        self.registry.register(_SliceWriteCollector(self._driver, writes))
 
     def api_called(self, verb: str, resource: str, code: int) -> None:
         self._api_requests.labels(verb, resource, str(code)).inc()
@@ -143,12 +154,6 @@ class AgentMetrics:
             ("driver", "kind"),
             registry=registry,
         )
-        self._slice_writes = Counter(
-            "nvidia_dra_resourceslice_writes",
-            "ResourceSlices written.",
-            ("driver", "verb"),
-            registry=registry,
-        )
         self._api_requests = Counter(
             "nvidia_dra_kube_api_requests",
             "Calls to the Kubernetes API.",
@@ -173,7 +178,23 @@ class AgentMetrics:
         self._quarantined.labels(self._driver)
         for kind in ("record", "cdi_file", "temporary"):
             self._swept.labels(self._driver, kind)
-        for verb in ("create", "update", "delete"):
-            self._slice_writes.labels(self._driver, verb)
         self.prepared_devices({})
         self.defects(0)
+
+
+class _SliceWriteCollector(Collector):
+    """Reads the counts where they are kept, instead of keeping them twice."""
+
+    def __init__(self, driver: str, writes: SliceWrites) -> None:
+        self._driver = driver
+        self._writes = writes
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        family = CounterMetricFamily(
+            "nvidia_dra_resourceslice_writes",
+            "ResourceSlices written.",
+            labels=("driver", "verb"),
+        )
+        for verb in ("created", "updated", "deleted"):
+            family.add_metric((self._driver, verb), getattr(self._writes, verb))
+        yield family

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -169,7 +169,7 @@ class Options:
     simulate: str
     simulate_state: Path | None
     simulate_mig_layout: Path | None
-    logging_format: str
+    logging_format: Literal["text", "json"]
     verbosity: int
 
 

@@ -1,0 +1,196 @@
+"""The GPU driver of one node: wires the rooms together and runs them until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+import structlog
+from grpclib.server import Server
+
+from nvdra_api.names import GPU_DRIVER
+from nvdra_kube.semver import server_minor
+from nvdra_nodeagent.cdi.builder import CdiBuilder
+from nvdra_nodeagent.cdi.claim_files import ClaimFiles
+from nvdra_nodeagent.cdi.store import CdiStore
+from nvdra_nodeagent.claims.service import NodeClaims
+from nvdra_nodeagent.errors import Permanent
+from nvdra_nodeagent.inventory.keeper import InventoryKeeper
+from nvdra_nodeagent.kubelet.liveness import Liveness
+from nvdra_nodeagent.kubelet.plugin import KubeletPlugin
+from nvdra_nodeagent.program.endpoints import http_endpoint
+from nvdra_nodeagent.slices.planner import plan_pool
+from nvdra_nodeagent.slices.publisher import Publisher
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from pathlib import Path
+
+    from nvdra_api.gates import FeatureGates
+    from nvdra_kube.api import KubeApi
+    from nvdra_nodeagent.hardware.ports import Machine
+    from nvdra_nodeagent.inventory.model import Inventory
+    from nvdra_nodeagent.program.metrics import AgentMetrics
+    from nvdra_nodeagent.program.options import Options
+
+log = structlog.get_logger(__name__)
+
+WATCH_SILENCE_S = 600.0
+"""A live watch is heard of at least every five minutes, when it is opened anew."""
+
+
+class GpuAgent:
+    """Publishes the node's GPUs and prepares claims for `gpu.nvidia.com`."""
+
+    def __init__(
+        self,
+        options: Options,
+        *,
+        api: KubeApi,
+        machine: Machine,
+        gates: FeatureGates,
+        metrics: AgentMetrics,
+        boot_id: str,
+    ) -> None:
+        self._options = options
+        self._api = api
+        self._gates = gates
+        self._metrics = metrics
+        self._server = (0, 0)
+        self._announced: set[str] = set()
+        plugin_dir = options.kubelet_plugins_directory_path / GPU_DRIVER
+        for directory in (plugin_dir, options.cdi_root):
+            _make_directory(directory)
+        self.keeper = InventoryKeeper(machine, on_change=self._publish)
+        self.claims = NodeClaims(
+            api,
+            driver=GPU_DRIVER,
+            pool=options.node_name,
+            inventory=lambda: self.keeper.current,
+            cdi=ClaimFiles(CdiBuilder(machine), CdiStore(options.cdi_root)),
+            state_dir=plugin_dir,
+            gates=gates,
+            boot_id=boot_id,
+            observer=metrics,
+        )
+        self.publisher = Publisher(api, driver=GPU_DRIVER, node=options.node_name)
+        metrics.count_slice_writes(self.publisher.writes)
+        self.kubelet = KubeletPlugin(
+            driver=GPU_DRIVER,
+            claims=self.claims,
+            plugin_dir=plugin_dir,
+            registrar_dir=options.kubelet_registrar_directory_path,
+        )
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set; then leave in order: sockets, running claims, the rest.
+
+        Raises `AgentError` when a socket, a port or the state directory cannot be had.
+        """
+        async with AsyncExitStack() as stack:
+            stack.callback(self.claims.close)
+            await self.claims.start()
+            stack.push_async_callback(self.claims.drain)
+            tasks = await stack.enter_async_context(asyncio.TaskGroup())
+            background = [
+                tasks.create_task(work, name=name) for name, work in self._background().items()
+            ]
+            stack.callback(_cancel_all, background)
+            await self._serve(stack)
+            await stop.wait()
+
+    def _background(self) -> dict[str, Coroutine[object, object, None]]:
+        return {
+            "publisher": self.publisher.run(),
+            "inventory": self._follow_inventory(),
+            "sweeper": self.claims.keep_swept(),
+        }
+
+    async def _serve(self, stack: AsyncExitStack) -> None:
+        await stack.enter_async_context(self.kubelet)
+        if self._options.healthcheck_port >= 0:
+            await self._serve_liveness(stack)
+        if self._options.http_endpoint:
+            endpoint = http_endpoint(
+                self._options.http_endpoint,
+                metrics_path=self._options.metrics_path,
+                registry=self._metrics.registry,
+                healthy=self._unhealthy,
+                ready=self._unready,
+            )
+            await stack.enter_async_context(endpoint)
+
+    async def _serve_liveness(self, stack: AsyncExitStack) -> None:
+        service = Liveness(
+            registration=self.kubelet.registration_socket, endpoint=self.kubelet.endpoint
+        )
+        server = Server([service])
+        port = self._options.healthcheck_port
+        try:
+            await server.start("0.0.0.0", port)
+        except OSError as exc:
+            raise Permanent(
+                "HealthPortUnusable",
+                f"cannot serve liveness on port {port}: {exc.strerror}",
+                hint="give --healthcheck-port a free port, 0 for any, or -1 to switch it off",
+            ) from exc
+        stack.callback(server.close)
+
+    async def _follow_inventory(self) -> None:
+        """The server's version decides the slices' layout, so it comes first."""
+        version = await self._api.server_version()
+        self._server = server_minor(version)
+        for warning in self._gates.cluster_warnings(self._server):
+            log.warning("feature gate and cluster do not fit", cause=warning, server=version)
+        await self.keeper.run()
+
+    def _publish(self, inventory: Inventory) -> None:
+        plan = plan_pool(
+            inventory,
+            node=self._options.node_name,
+            server=self._server,
+            list_attributes=self._gates["DRAListTypeAttributes"],
+        )
+        self._metrics.defects(len(inventory.defects) + len(plan.defects))
+        for defect in plan.defects:
+            log.warning("device left out", device=defect.device, cause=defect.cause)
+        self._announce([device.name for content in plan.slices for device in content.devices])
+        self.publisher.desire(plan.slices)
+
+    def _announce(self, names: list[str]) -> None:
+        for name in names:
+            if name not in self._announced:
+                # The name stands inside the event: scripts look for exactly this text.
+                log.info(f"About to announce device {name}")  # noqa: G004
+        self._announced = set(names)
+
+    def _unhealthy(self) -> str:
+        silent_s = asyncio.get_running_loop().time() - self.publisher.last_activity_s
+        if self.publisher.last_activity_s and silent_s > WATCH_SILENCE_S:
+            return f"the watch on our ResourceSlices has been silent for {silent_s:.0f} s"
+        return ""
+
+    def _unready(self) -> str:
+        if not self.kubelet.registration.registered.is_set():
+            refusal = self.kubelet.registration.refusal
+            return f"not registered with the kubelet {refusal}".strip()
+        if not self.publisher.is_published:
+            return f"slices are not published {self.publisher.last_error or ''}".strip()
+        return ""
+
+
+def _make_directory(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o750)
+    except OSError as exc:
+        raise Permanent(
+            "DirectoryUnusable",
+            f"cannot create {path}: {exc.strerror}",
+            hint="check that its parent exists and is writable for the driver",
+        ) from exc
+
+
+def _cancel_all(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()

@@ -1,0 +1,132 @@
+"""Entry points of the node agent's programs: options in, wiring, exit status out."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from nvdra_api.gates import FeatureGates, GateError
+from nvdra_api.names import GPU_DRIVER
+from nvdra_kube.errors import ApiError, ConfigurationError
+from nvdra_kube.logs import configure
+from nvdra_kube.session import KubeSession
+from nvdra_nodeagent.agent import GpuAgent
+from nvdra_nodeagent.errors import AgentError
+from nvdra_nodeagent.hardware.real import real_machine
+from nvdra_nodeagent.program.metrics import AgentMetrics
+from nvdra_nodeagent.program.options import Options, parse_options
+from nvdra_nodeagent.program.stacks import dump_on_signal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nvdra_kube.transport import Exchange
+    from nvdra_nodeagent.hardware.ports import Machine
+
+log = structlog.get_logger(__name__)
+
+_HOOK_IN_IMAGE = Path("/usr/bin/nvidia-cdi-hook")
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+
+
+def gpu_plugin() -> None:
+    """`nvdra-gpu-plugin`. Exit status 0 after a stop signal, 1 on failure, 2 on bad options."""
+    options = parse_options(sys.argv[1:], environ=os.environ, version=version("nvdra"))
+    configure(verbosity=options.verbosity, format=options.logging_format)
+    try:
+        gates = FeatureGates.parse(options.feature_gates)
+    except GateError as exc:
+        log.error("bad feature gates", cause=str(exc))
+        sys.exit(2)
+    try:
+        asyncio.run(_run(options, gates, _boot_id()))
+    except* Exception as group:
+        for failure in _leaves(group):
+            _failed(failure)
+        raise SystemExit(1) from None
+
+
+async def _run(options: Options, gates: FeatureGates, boot_id: str) -> None:
+    loop = asyncio.get_running_loop()
+    dump_on_signal(loop)
+    stop = asyncio.Event()
+    for number in _STOP_SIGNALS:
+        loop.add_signal_handler(number, stop.set)
+    metrics = AgentMetrics(driver=GPU_DRIVER, node=options.node_name)
+
+    def count(exchange: Exchange) -> None:
+        metrics.api_called(exchange.verb, exchange.resource, exchange.status)
+
+    async with _session(options, count) as api:
+        agent = GpuAgent(
+            options,
+            api=api,
+            machine=_machine(options),
+            gates=gates,
+            metrics=metrics,
+            boot_id=boot_id,
+        )
+        await agent.run(stop)
+    log.info("stopped")
+
+
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _session(options: Options, observe: Callable[[Exchange], None]) -> KubeSession:
+    agent_name = f"nvdra-gpu-plugin/{version('nvdra')}"
+    if options.kubeconfig:
+        return KubeSession.from_kubeconfig(
+            options.kubeconfig, user_agent=agent_name, observe=observe
+        )
+    return KubeSession.in_cluster(
+        service_account_dir=options.service_account_dir, user_agent=agent_name, observe=observe
+    )
+
+
+def _machine(options: Options) -> Machine:
+    if options.simulate and options.simulate_state:
+        # The simulator is an extra that production images leave out.
+        from nvdra_sim.hardware import simulated_machine
+
+        return simulated_machine(
+            options.simulate,
+            options.simulate_state,
+            node=options.node_name,
+            mig_layout=options.simulate_mig_layout,
+        )
+    return real_machine(
+        driver_root=options.container_driver_root,
+        host_driver_root=options.nvidia_driver_root,
+        sysfs=Path("/sys"),
+        procfs=Path("/proc"),
+        plugin_dir=options.kubelet_plugins_directory_path / GPU_DRIVER,
+        hook_source=_HOOK_IN_IMAGE,
+        hook_path=options.nvidia_cdi_hook_path,
+        proc_devices=options.alt_proc_devices_path,
+    )
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for exc in group.exceptions:
+        found += _leaves(exc) if isinstance(exc, BaseExceptionGroup) else [exc]
+    return found
+
+
+def _failed(exc: BaseException) -> None:
+    """One line for what a user can mend; a traceback for what only we can."""
+    expected = isinstance(exc, AgentError | ConfigurationError | ApiError | OSError)
+    log.error("cannot run", cause=str(exc) or repr(exc), exc_info=None if expected else exc)
+
+
+if __name__ == "__main__":
+    gpu_plugin()
