@@ -138,4 +138,7 @@ def _tls(configuration: Any) -> ssl.SSLContext | None:
 def _explain(paths: str, error: Exception) -> str:
     """What is wrong, in one line; YAML errors come as several."""
     reason = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, TypeError | AttributeError | KeyError | AssertionError):
+        form = "a mapping with clusters, users, contexts and current-context, each context complete"
+        reason = f"not in the form of a kubeconfig ({form}): {reason}"
     return f"kubeconfig {paths}: {reason}; check it with: kubectl --kubeconfig {paths} config view"
