@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from nvdra_sim.cluster.apiserver import conversion, faults, refusals
 from nvdra_sim.cluster.apiserver.bodies import encode, own
+from nvdra_sim.cluster.apiserver.decoding import decoded
 from nvdra_sim.cluster.apiserver.deletion import Deletion
 from nvdra_sim.cluster.apiserver.paging import page_of
-from nvdra_sim.cluster.apiserver.patches import apply_patch
+from nvdra_sim.cluster.apiserver.patches import patched
 from nvdra_sim.cluster.apiserver.selectors import Selector
 from nvdra_sim.cluster.apiserver.subresources import post_subresource, put_subresource
 from nvdra_sim.cluster.apiserver.watching import parse_revision, watch
@@ -148,14 +149,14 @@ class Front:
         if call.patch_type == "application/apply-patch+yaml" and not self._exists(call):
             return self._create_by_apply(call)
         current = conversion.from_storage(call.kind, call.version, self._stored(call).body)
-        patched = apply_patch(call, current)
-        body, warnings = self._decoded(call, own(patched))
+        body = patched(self.store, call, current)
+        body, warnings = self._decoded(call, own(body))
         return Answer(self._raw(call, self._write(call, body)), 200, warnings)
 
     def _create_by_apply(self, call: Call) -> Answer:
         if call.subresource:
             raise refusals.not_found(call.kind, call.name)
-        body, warnings = self._decoded(call, apply_patch(call, None))
+        body, warnings = self._decoded(call, own(patched(self.store, call, None)))
         stored = self.store.create(call.kind, body, namespace=call.namespace, dry_run=call.dry_run)
         return Answer(self._raw(call, stored), 201, warnings)
 
@@ -203,8 +204,15 @@ class Front:
 
     def _decoded(self, call: Call, body: Any) -> tuple[Body, tuple[str, ...]]:
         """A client's object in the storage version, with warnings about what it should not say."""
-        check_type(call, body)
-        return conversion.to_storage(call.kind, call.version, body), ()
+        schema = self.store.schema(call.kind, call.version)
+        unknown = schema.prune(body) if schema and isinstance(body, dict) else []
+        return decoded(
+            call.kind,
+            call.version,
+            body,
+            field_validation=call.field_validation,
+            unknown_custom=unknown,
+        )
 
     def _exists(self, call: Call) -> bool:
         key = (call.namespace if call.kind.namespaced else "", call.name)
@@ -235,21 +243,6 @@ def success(details: Body) -> Body:
     if details:
         status["details"] = details
     return status
-
-
-def check_type(call: Call, body: Any) -> None:
-    """Objects may leave out apiVersion and kind, but not say wrong ones."""
-    if not isinstance(body, dict):
-        raise refusals.bad_request(
-            f"the request body must be a JSON object, not {type(body).__name__}"
-        )
-    expected = (call.kind.api_version(call.version), call.kind.kind)
-    given = (body.get("apiVersion") or expected[0], body.get("kind") or expected[1])
-    if given != expected:
-        raise refusals.bad_request(
-            f"the API version and kind in the data ({given[0]}, {given[1]}) do not match the"
-            f" expected ones ({expected[0]}, {expected[1]})"
-        )
 
 
 def _bookmark(call: Call, revision: int, *, ends_initial: bool) -> Body:

@@ -94,6 +94,8 @@ def keep_other_half(kind: ResourceType, body: Body, old: Body, *, subresource: s
         return
     if subresource != "status":
         _restore(body, old, "status")
+        if kind.key == ("", "namespaces") and subresource != "finalize":
+            _restore(body, old, "spec")
         return
     for field in {*body, *old} - {"status", "metadata", "apiVersion", "kind"}:
         _restore(body, old, field)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nvdra_sim.cluster.apiserver import claim_defaults, workload_defaults
+from nvdra_sim.cluster.apiserver.custom_resources import DEFINITIONS, check_definition
 from nvdra_sim.cluster.apiserver.rules import Rules
 
 if TYPE_CHECKING:
@@ -22,6 +23,12 @@ _BUILT_IN: Mapping[TypeKey, Rules] = {
     ("apps", "deployments"): _TEMPLATE_OWNER,
     ("apps", "daemonsets"): _TEMPLATE_OWNER,
     ("apps", "replicasets"): _TEMPLATE_OWNER,
+    DEFINITIONS: Rules(
+        default=workload_defaults.default_crd,
+        start=workload_defaults.start_crd,
+        create=check_definition,
+        update=lambda body, old, profile: check_definition(body, profile),
+    ),
     ("batch", "jobs"): Rules(
         default=workload_defaults.default_job, start=workload_defaults.start_job
     ),

@@ -33,6 +33,8 @@ _log = structlog.get_logger()
 
 _MAX_BODY = 3 * 1024 * 1024
 _PUBLIC = frozenset({"/version", "/livez", "/readyz", "/healthz"})
+# An empty document: clients then ask OpenAPI v3, or leave validation to the server.
+_OPENAPI_V2 = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 _PROBES = _PUBLIC - {"/version"}
 
 
@@ -129,6 +131,8 @@ class ApiServer:
             return web.Response(text="ok")
         if path == "/version":
             return _json(encode(version_document(self.store.profile)))
+        if path == "/openapi/v2":
+            return web.Response(body=b"", content_type=_OPENAPI_V2)
         place = find_place(self.store.catalog, path)
         if place is None:
             document = discover(self.store.catalog, path) if request.method == "GET" else None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from nvdra_sim.cluster.apiserver import metadata, refusals
 from nvdra_sim.cluster.apiserver.catalog import Catalog, ResourceType, TypeKey
+from nvdra_sim.cluster.apiserver.consequences import after_commit
 from nvdra_sim.cluster.apiserver.deletion import Deletion, plan_deletion
 from nvdra_sim.cluster.apiserver.faults import Faults
 from nvdra_sim.cluster.apiserver.gates import ServerProfile
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from nvdra_kube.api import Body
+    from nvdra_sim.cluster.apiserver.custom_resources import CustomResource
     from nvdra_sim.cluster.apiserver.rules import Rules
     from nvdra_sim.cluster.apiserver.selectors import Selector
+    from nvdra_sim.cluster.apiserver.structural_schema import StructuralSchema
 
 _GENERATED_NAME_TRIES = 8
 _PERMANENT_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
@@ -42,7 +45,8 @@ class ClusterStore:
     """In-memory objects of one cluster; use it from one event loop only.
 
     `version` and `gates` say which Kubernetes this is; `history_limit` bounds how many changes per
-    resource a watch may lag behind before it gets 410; `faults` injects trouble into calls.
+    resource a watch may lag behind before it gets 410; the content of a deleted namespace goes
+    after `namespace_delay_s`. `faults` injects trouble into calls.
     """
 
     def __init__(
@@ -51,18 +55,20 @@ class ClusterStore:
         version: str = "v1.36.3",
         gates: Mapping[str, bool] | None = None,
         history_limit: int = 4096,
+        namespace_delay_s: float = 1.0,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         seed: int | None = None,
     ) -> None:
         self.profile = ServerProfile(version, dict(gates or {}))
         self.catalog = Catalog()
         self.faults = Faults(seed=seed)
+        self.namespace_delay_s = namespace_delay_s
         self.revision = 0
         self._clock = clock
         self._rng = random.Random(seed)
         self._history_limit = history_limit
         self._tables: dict[TypeKey, _Table] = {}
-        self._custom_rules: dict[TypeKey, Rules] = {}
+        self._custom: dict[TypeKey, CustomResource] = {}
         self._serve_dra_versions()
         for name in _PERMANENT_NAMESPACES:
             self.create(self.catalog.at("", "v1", "namespaces"), {"metadata": {"name": name}})
@@ -186,19 +192,25 @@ class ClusterStore:
         return self._replace(kind, body, current, dry_run=dry_run)
 
     def rules(self, kind: ResourceType) -> Rules:
-        return self._custom_rules.get(kind.key) or rules_of(kind)
+        custom = self._custom.get(kind.key)
+        return custom.rules if custom else rules_of(kind)
 
-    def serve(self, kind: ResourceType, rules: Rules) -> None:
+    def schema(self, kind: ResourceType, version: str) -> StructuralSchema | None:
+        """The schema of a custom resource."""
+        custom = self._custom.get(kind.key)
+        return custom.schemas.get(version) if custom else None
+
+    def serve(self, custom: CustomResource) -> None:
         """Serve a custom resource from now on."""
-        self.catalog.add(kind)
-        self._custom_rules[kind.key] = rules
+        self.catalog.add(custom.kind)
+        self._custom[custom.kind.key] = custom
 
     def withdraw(self, kind: ResourceType) -> None:
         """Stop serving a custom resource; its objects are lost."""
         for stored in self.list(kind):
             self._remove(kind, stored, dry_run=False)
         self.catalog.remove(kind.key)
-        self._custom_rules.pop(kind.key, None)
+        self._custom.pop(kind.key, None)
 
     def _settle(self, kind: ResourceType, body: Body, old: Body, subresource: str) -> None:
         rules = self.rules(kind)
@@ -248,7 +260,9 @@ class ClusterStore:
             table.objects.pop(key, None)
         else:
             table.objects[key] = stored
-        table.history.append(Change(self.revision, change, key, stored, old))
+        committed = Change(self.revision, change, key, stored, old)
+        table.history.append(committed)
+        after_commit(self, kind, committed)
         return stored
 
     def _name(self, kind: ResourceType, meta: Body, namespace: str) -> None:
