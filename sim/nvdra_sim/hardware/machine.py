@@ -53,7 +53,9 @@ class SimulatedHardware:
         """
         known = load_profile(profile)
         directory = directory.absolute()
-        file = open_state_dir(profile, known, directory, node=node, mig_layout=mig_layout)
+        # Later openers may have another working directory.
+        source = str(Path(profile).absolute()) if profile.endswith(".json") else profile
+        file = open_state_dir(source, known, directory, node=node, mig_layout=mig_layout)
         return cls(known, directory, file)
 
     @classmethod

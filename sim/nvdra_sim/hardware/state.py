@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 
 from nvdra_nodeagent.durable import write_durably
+from nvdra_nodeagent.errors import AgentError
 from nvdra_sim.hardware.errors import UnusableStateDir
 
 if TYPE_CHECKING:
@@ -124,8 +125,11 @@ class StateFile:
         return state
 
     def write(self, state: MachineState) -> None:
-        """Only under `locked()`."""
-        write_durably(self._path, msgspec.json.format(msgspec.json.encode(state)) + b"\n")
+        """Only under `locked()`. :raises UnusableStateDir: not writable, or the disk is full."""
+        try:
+            write_durably(self._path, msgspec.json.format(msgspec.json.encode(state)) + b"\n")
+        except AgentError as error:
+            raise UnusableStateDir(self._directory, str(error)) from error
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

@@ -149,8 +149,8 @@ summarise_gpu() {
     mig_mode "$minor"
     ecc=0 use='0%'
     if [ "$mode" = Enabled ]; then ecc=On use='N/A'; fi
-    printf '| %3d  %-27.27s %3s  |   %-16s Off | %20s |\n' "$index" "$NAME" On "$bus" "$ecc"
-    printf '| N/A   30C    P0          %7s / %5s |    %4dMiB / %6dMiB | %7s      Default |\n' \
+    printf '| %3d  %-29.29s %3s  |   %-16s Off | %20s |\n' "$index" "$NAME" On "$bus" "$ecc"
+    printf '| N/A   30C    P0         %7s / %5s |    %4dMiB / %6dMiB | %7s      Default |\n' \
         "$((POWER / 10))W" "${POWER}W" 0 "$MEMORY" "$use"
     printf '|                                         |                        | %20s |\n' "$mode"
     say "$RULE3"
@@ -164,7 +164,7 @@ summarise_migs() {
     for row in $slices; do
         if [ "$mig_header" = 0 ]; then print_mig_header; fi
         split_mig "$row"
-        printf '| %2d  %3d  %2d  %2d  |           %6dMiB / %6dMiB    |%3d       0 |%3d  %2d   %2d   %2d   %2d  |\n' \
+        printf '| %2d  %3d  %2d  %2d  |         %6dMiB / %6dMiB    |%3d      0 |%3d  %2d   %2d   %2d   %2d |\n' \
             "$index" "$gi" "$ci" "$device" 0 "$mig_memory" "$sms" "$ces" "$encs" "$decs" "$ofas" "$jpgs"
         say '|                  |                                  |           |                       |'
         say "$MIG_RULE"
