@@ -38,7 +38,7 @@ def test_every_profile_gives_a_complete_inventory(tmp_path: Path, profile: str) 
     assert {gpu.memory_bytes for gpu in inventory.gpus} == {hardware.profile.memory_bytes}
 
 
-@pytest.mark.parametrize("profile", ["a30", "a100-40gb", "h200", "b200", "gb300"])
+@pytest.mark.parametrize("profile", ["a30", "a100-40gb", "h200", "b200", "gb300", "rtx-pro-6000"])
 def test_mig_devices_of_every_kind_are_in_the_inventory_by_name(
     tmp_path: Path, profile: str
 ) -> None:

@@ -80,7 +80,7 @@ def test_a_mig_device_is_a_second_line(tmp_path: Path, shell: str) -> None:
 
 
 @pytest.mark.namespaces
-@pytest.mark.parametrize("profile", ["a30", "a100-40gb", "h100", "gb300"])
+@pytest.mark.parametrize("profile", ["a30", "a100-40gb", "h100", "gb300", "rtx-pro-6000"])
 def test_every_kind_of_mig_device_is_listed_under_its_name_and_uuid(
     tmp_path: Path, profile: str
 ) -> None:

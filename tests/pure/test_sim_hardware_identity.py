@@ -19,7 +19,7 @@ def test_capabilities_are_numbered_as_the_driver_numbers_them() -> None:
     assert identity.ci_cap(31, 14, 7) == 4322
 
 
-@pytest.mark.parametrize("name", ["a30", "h100", "gb300"])
+@pytest.mark.parametrize("name", ["a30", "h100", "gb300", "rtx-pro-6000"])
 def test_every_possible_mig_device_has_ids_of_its_own(name: str) -> None:
     table = load_profile(name).mig
     assert table is not None

@@ -83,7 +83,7 @@ def test_impossible_combinations_are_found_impossible(names: list[str]) -> None:
     assert fit(table(), [named(name) for name in names]) is None
 
 
-wishes = st.sampled_from(["a30", "a100-40gb", "h100", "gb300"]).flatmap(
+wishes = st.sampled_from(["a30", "a100-40gb", "h100", "gb300", "rtx-pro-6000"]).flatmap(
     lambda name: st.tuples(
         st.just(name), st.lists(st.sampled_from(table(name).profiles), max_size=9)
     )

@@ -32,7 +32,7 @@ def edited(tmp_path: Path, original: str, **changes: Any) -> str:
 def test_the_expected_kinds_of_node_are_there() -> None:
     assert set(ALL) == {
         *("v100", "t4", "a10", "l40s", "a30", "a100-40gb", "a100-80gb", "h100", "h200"),
-        *("gh200-96gb", "b200", "gb200", "gb300"),
+        *("gh200-96gb", "b200", "gb200", "gb300", "rtx-pro-6000"),
     }
 
 
@@ -57,6 +57,7 @@ def test_a_profile_is_named_as_its_file_and_valid(name: str) -> None:
         ("b200", "NVIDIA B200", 183359, 10, (10, 0), 8),
         ("gb200", "NVIDIA GB200", 189471, 10, (10, 0), 4),
         ("gb300", "NVIDIA GB300", 284208, 10, (10, 3), 4),
+        ("rtx-pro-6000", "NVIDIA RTX PRO 6000 Blackwell Server Edition", 97887, 10, (12, 0), 8),
     ],
 )
 def test_product_data_is_what_nvml_reports(
@@ -91,7 +92,7 @@ def test_as_many_instances_fit_as_a_mig_profile_promises(name: str) -> None:
         assert fit(table, [profile] * (profile.instances + 1)) is None, profile.name
 
 
-@pytest.mark.parametrize("name", [name for name in WITH_MIG if name != "a30"])
+@pytest.mark.parametrize("name", sorted({*WITH_MIG} - {"a30", "rtx-pro-6000"}))
 def test_seven_slice_gpus_have_the_ids_and_placements_of_the_mig_guide(name: str) -> None:
     table = load_profile(name).mig
     assert table is not None
@@ -118,8 +119,8 @@ def test_a_description_says_what_one_chooses_by() -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(UnknownProfile, match=r"'rtx'.*a10, a100-40gb.*v100"):
-        load_profile("rtx")
+    with pytest.raises(UnknownProfile, match=r"'p100'.*a10, a100-40gb.*v100"):
+        load_profile("p100")
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from nvdra_nodeagent.errors import Permanent
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
 
-class SimulationError(Exception):
+class SimulationError(Permanent):
     """The simulated machine cannot be made or changed as asked; the message says what to do."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("SimulationImpossible", message)
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class UnknownProfile(SimulationError):
