@@ -58,9 +58,9 @@ _decode_envelope: Final = msgspec.json.Decoder(_Envelope).decode
 _decode_record: Final = msgspec.json.Decoder(Record).decode
 
 
-def encode(record: Record) -> bytes:
+def encode(record: Record, *, version: int = VERSION) -> bytes:
     body = _encoder.encode(record)
-    return _encoder.encode(_Envelope(VERSION, _checksum(VERSION, body), msgspec.Raw(body)))
+    return _encoder.encode(_Envelope(version, _checksum(version, body), msgspec.Raw(body)))
 
 
 def decode(data: bytes, *, uid: str) -> Record:

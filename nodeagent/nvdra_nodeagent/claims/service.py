@@ -20,7 +20,7 @@ from nvdra_nodeagent.claims.patience import DEFAULT_BUDGET_S, persevere
 from nvdra_nodeagent.claims.plan import PlanRules, gpus_of
 from nvdra_nodeagent.claims.reader import ClaimReader
 from nvdra_nodeagent.claims.record import is_claim_uid
-from nvdra_nodeagent.claims.sweeper import Sweeper
+from nvdra_nodeagent.claims.sweeper import DEFAULT_GRACE_S, Sweeper
 from nvdra_nodeagent.claims.workshop import DEFAULT_THREADS, Threads, Workshop
 from nvdra_nodeagent.errors import AgentError, Permanent, Retryable
 from nvdra_nodeagent.steps.cdi import CdiHandler, CdiStep
@@ -68,11 +68,13 @@ class NodeClaims(ClaimService):
         observer: ClaimObserver | None = None,
         retry_budget_s: float = DEFAULT_BUDGET_S,
         threads: int = DEFAULT_THREADS,
+        sweep_grace_s: float = DEFAULT_GRACE_S,
     ) -> None:
         """`state_dir` holds the journal and is shared with another agent during an update.
 
         `boot_id` is `/proc/sys/kernel/random/boot_id`. `retry_budget_s` bounds the retries inside
-        one call and has to leave the kubelet's 45 s room for a last attempt.
+        one call and has to leave the kubelet's 45 s room for a last attempt. `sweep_grace_s` is how
+        long a claim of this boot has to stay gone before it is released.
 
         :raises Retryable: the lock file in `state_dir` cannot be opened.
         """
@@ -105,6 +107,7 @@ class NodeClaims(ClaimService):
             is_busy=self._work.is_busy,
             release=self._release_swept,
             observer=self._observer,
+            grace_s=sweep_grace_s,
         )
 
     async def start(self) -> None:

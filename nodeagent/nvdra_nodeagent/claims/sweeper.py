@@ -7,7 +7,6 @@ pods then (they can be deleted by force), so claims of this boot have to stay go
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import time
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 import structlog
 
 from nvdra_nodeagent.claims.model import ClaimRef
-from nvdra_nodeagent.durable import is_temporary
+from nvdra_nodeagent.durable import sweep_temporaries
 from nvdra_nodeagent.errors import AgentError
 
 if TYPE_CHECKING:
@@ -93,7 +92,11 @@ class Sweeper:
         """Eternal. All nodes may start at once, so even the first sweep waits a random time."""
         await asyncio.sleep(random.uniform(0, jitter_s))
         while True:
-            report = await self.sweep()
+            try:
+                report = await self.sweep()
+            except Exception:  # the root of this task: the next sweep may do better
+                log.exception("sweep crashed")
+                report = SweepReport()
             soon = min(interval_s, self._grace_s) if report.suspected else interval_s
             await asyncio.sleep(soon + random.uniform(0, jitter_s))
 
@@ -171,17 +174,7 @@ class Sweeper:
 
     def _sweep_temporaries(self) -> list[str]:
         removed = list(self._cdi.sweep_temporaries(older_than_s=_TEMPORARY_AGE_S))
-        oldest = time.time() - _TEMPORARY_AGE_S
         for directory in self._directories:
-            removed += _remove_temporaries(directory, oldest=oldest)
+            swept = sweep_temporaries(directory, older_than_s=_TEMPORARY_AGE_S)
+            removed += map(str, swept)
         return removed
-
-
-def _remove_temporaries(directory: Path, *, oldest: float) -> list[str]:
-    removed = []
-    with contextlib.suppress(OSError):  # gone, or the other agent was quicker: no loss either way
-        for path in directory.iterdir():
-            if is_temporary(path.name) and path.stat().st_mtime < oldest:
-                path.unlink()
-                removed.append(str(path))
-    return removed

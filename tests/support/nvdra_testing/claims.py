@@ -17,6 +17,7 @@ from nvdra_nodeagent.claims.observer import SilentObserver
 from nvdra_nodeagent.claims.plan import PlanRules
 from nvdra_nodeagent.claims.record import Record, StepEntry
 from nvdra_nodeagent.claims.service import NodeClaims
+from nvdra_nodeagent.durable import remove_durably, write_durably
 from nvdra_nodeagent.errors import Retryable
 from nvdra_nodeagent.inventory.model import Engines, Gpu, Inventory, MigDevice
 from nvdra_testing.kube_stub import KubeStub
@@ -194,9 +195,8 @@ class FolderCdi:
         self.on_write(claim_uid)
         if self.failing:
             raise self.failing
-        self.root.mkdir(parents=True, exist_ok=True)
         text = "".join(f"{device.name} {device.uuid}\n" for device in devices)
-        self.path(claim_uid).write_text(text)
+        write_durably(self.path(claim_uid), text.encode())
         self.writes += 1
 
     def exists(self, claim_uid: str) -> bool:
@@ -205,9 +205,7 @@ class FolderCdi:
     def remove(self, claim_uid: str) -> bool:
         if self.failing:
             raise Retryable("StorageUnwritable", str(self.failing))
-        existed = self.exists(claim_uid)
-        self.path(claim_uid).unlink(missing_ok=True)
-        return existed
+        return remove_durably(self.path(claim_uid))
 
     def claim_uids(self) -> Sequence[str]:
         if not self.root.exists():

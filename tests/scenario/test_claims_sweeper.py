@@ -1,0 +1,133 @@
+"""What nobody will ask for again is removed; what may be in use is not touched."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest_asyncio
+
+from nvdra_kube.errors import ServerError
+from nvdra_testing.claims import OTHER_BOOT, ClaimNode, a_ref
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from nvdra_nodeagent.claims.model import ClaimRef
+    from nvdra_nodeagent.claims.service import NodeClaims
+
+REF = a_ref()
+
+
+@pytest_asyncio.fixture
+async def node(tmp_path: Path) -> AsyncIterator[ClaimNode]:
+    """With one prepared claim."""
+    node = ClaimNode(tmp_path)
+    node.api.add(REF)
+    await node.agent().prepare([REF])
+    yield node
+    await node.close()
+
+
+def an_agent(node: ClaimNode, *, sweep_grace_s: float = 0.0, **more: Any) -> NodeClaims:
+    return node.agent(sweep_grace_s=sweep_grace_s, **more)
+
+
+def gone(node: ClaimNode, ref: ClaimRef = REF) -> None:
+    del node.api.claims[ref.name]
+
+
+async def test_a_living_claim_is_not_touched(node: ClaimNode) -> None:
+    before = node.files()
+    report = await an_agent(node).sweep()
+    assert (report.released, report.suspected, node.files()) == ([], [], before)
+
+
+async def test_a_claim_that_is_gone_is_released(node: ClaimNode) -> None:
+    gone(node)
+    report = await an_agent(node).sweep()
+    assert (report.released, node.files()) == ([REF.uid], [])
+    assert "swept record" in node.observer.told
+
+
+async def test_a_claim_replaced_under_its_name_is_gone(node: ClaimNode) -> None:
+    node.api.claims[REF.name]["metadata"]["uid"] = a_ref("new").uid
+    assert (await an_agent(node).sweep()).released == [REF.uid]
+
+
+async def test_a_claim_of_this_boot_has_to_stay_gone_for_a_while(node: ClaimNode) -> None:
+    gone(node)
+    agent = an_agent(node, sweep_grace_s=3600)
+    for _ in range(2):
+        report = await agent.sweep()
+        assert (report.released, report.suspected) == ([], [REF.uid])
+
+
+async def test_after_a_reboot_nothing_can_be_in_use_any_more(node: ClaimNode) -> None:
+    gone(node)
+    agent = an_agent(node, sweep_grace_s=3600, boot_id=OTHER_BOOT)
+    assert (await agent.sweep()).released == [REF.uid]
+
+
+async def test_an_api_in_trouble_says_nothing_about_claims(node: ClaimNode) -> None:
+    gone(node)
+    agent = an_agent(node)
+    node.api.errors.append(ServerError("etcd", status=500))
+    assert (await agent.sweep()).released == []
+    node.api.versions = ()  # the whole API group is not served
+    assert (await agent.sweep()).released == []
+    node.api.versions = ("v1",)
+    assert (await agent.sweep()).released == [REF.uid]
+
+
+async def test_one_claim_that_cannot_be_checked_does_not_stop_the_others(node: ClaimNode) -> None:
+    other = node.api.add(a_ref("other"), "gpu-1")
+    agent = an_agent(node)
+    await agent.prepare([other])
+    gone(node)
+    gone(node, other)
+    node.api.errors.append(ServerError("etcd", status=500))
+    assert len((await agent.sweep()).released) == 1
+
+
+async def test_a_cdi_file_of_no_claim_is_removed(node: ClaimNode) -> None:
+    gone(node)
+    node.record_path(REF).unlink()
+    report = await an_agent(node).sweep()
+    assert (report.released, node.files()) == ([REF.uid], [])
+
+
+async def test_a_cdi_file_of_a_living_claim_is_kept(node: ClaimNode) -> None:
+    node.record_path(REF).unlink()
+    await an_agent(node).sweep()
+    assert node.cdi.exists(REF.uid)
+
+
+async def test_a_quarantined_record_of_a_claim_that_is_gone_is_settled(node: ClaimNode) -> None:
+    node.record_path(REF).unlink()
+    node.record_path(REF).write_bytes(b"damaged")
+    agent = an_agent(node)
+    await agent.start()
+    gone(node)
+    await agent.sweep()
+    assert node.files() == []
+
+
+async def test_only_old_temporary_files_are_removed(node: ClaimNode) -> None:
+    claims = node.record_path(REF).parent
+    old, young = claims / ".a.json.0001.tmp", claims / ".b.json.0002.tmp"
+    for path in (old, young):
+        path.write_text("half")
+    an_hour_ago = time.time() - 3600
+    os.utime(old, (an_hour_ago, an_hour_ago))
+    report = await an_agent(node).sweep()
+    assert report.temporaries == [str(old)]
+    assert young.exists()
+
+
+async def test_names_are_asked_one_by_one_and_the_cluster_is_not_listed(node: ClaimNode) -> None:
+    node.api.calls.clear()
+    await an_agent(node).sweep()
+    assert node.api.calls == ["get v1 claim"]
