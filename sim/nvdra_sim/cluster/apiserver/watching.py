@@ -96,8 +96,10 @@ async def watch(
 
 
 async def _wait(event: asyncio.Event, timeout_s: float) -> bool:
+    # Not wait_for: before 3.12 it forgets a cancellation that comes together with the event.
     try:
-        await asyncio.wait_for(event.wait(), timeout_s)
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
     except TimeoutError:
         return False
     return True
