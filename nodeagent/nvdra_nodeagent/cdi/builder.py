@@ -89,7 +89,7 @@ class CdiBuilder:
         """`driver_version` gives the version as the driver itself spells it (default: asks NVML),
         `kernel` is the release of the running kernel."""
         self._machine = machine
-        self._driver_version = driver_version or machine.nvml.driver_version
+        self._driver_version = driver_version or self._ask_nvml
         self._kernel = os.uname().release if kernel is None else kernel
         self._kind = kind
         self._cached: _DriverEdits | None = None
@@ -119,6 +119,10 @@ class CdiBuilder:
                 f"claim {claim_uid} cannot be expressed in CDI: {'; '.join(problems)}",
             )
         return spec
+
+    def _ask_nvml(self) -> str:
+        self._machine.nvml.init()
+        return self._machine.nvml.driver_version()
 
     def _driver_edits(self, hook: str) -> ContainerEdits:
         version = _asked("DriverMissing", self._driver_version)
