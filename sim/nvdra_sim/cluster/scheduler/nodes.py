@@ -102,7 +102,7 @@ def obstacle(pod: Body, node: Body) -> str:
         taints.append({"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"})
     if kept_off := untolerated(taints, tolerations):
         return f"the pod does not tolerate the node's taint {_taint_text(kept_off[0])}"
-    return _selection_obstacle(pod, node) or _resource_obstacle(pod, node)
+    return selection_obstacle(pod, node) or _resource_obstacle(pod, node)
 
 
 def _is_ready(node: Body) -> bool:
@@ -115,7 +115,8 @@ def _taint_text(taint: Body) -> str:
     return f"{taint.get('key', '')}{value}:{taint.get('effect', '')}"
 
 
-def _selection_obstacle(pod: Body, node: Body) -> str:
+def selection_obstacle(pod: Body, node: Body) -> str:
+    """Why the pod (or pod template) does not select the node; "" if it does."""
     labels: Mapping[str, str] = node["metadata"].get("labels") or {}
     wanted: Mapping[str, str] = pod["spec"].get("nodeSelector") or {}
     for key, value in wanted.items():
