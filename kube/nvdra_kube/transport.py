@@ -6,6 +6,7 @@ Speaks in calls and bytes; what they mean is the session's business.
 from __future__ import annotations
 
 import asyncio
+import io
 import random
 import socket
 from contextlib import asynccontextmanager
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _KEEP_CONNECTION_S: Final = 60.0
 _WAIT_AFTER_429_S: Final = 1.0
 _READ_BUFFER: Final = 2**18
+_LONG_BODY: Final = 2**20
 _TROUBLE: Final = (aiohttp.ClientError, OSError)
 
 
@@ -178,7 +180,7 @@ class Transport:
                 call.method,
                 URL(self._base + call.path, encoded=True),
                 params=call.query,
-                data=call.content,
+                data=_payload(call.content),
                 headers=headers,
                 timeout=limits,
                 allow_redirects=False,
@@ -217,6 +219,11 @@ async def _wait_as_wished(call: Call, error: ApiError, deadline: asyncio.Timeout
     if end_s is not None and _now_s() + wait_s >= end_s:
         raise error
     await asyncio.sleep(wait_s)
+
+
+def _payload(content: bytes | None) -> bytes | io.BytesIO | None:
+    # aiohttp writes bytes in one go and files in pieces; long ones would hold the loop up.
+    return io.BytesIO(content) if content and len(content) > _LONG_BODY else content
 
 
 def _limits(options: Options, *, read_s: float | None = None) -> aiohttp.ClientTimeout:

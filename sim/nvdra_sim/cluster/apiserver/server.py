@@ -92,11 +92,9 @@ class ApiServer:
         context = await asyncio.to_thread(identity.context)
         self.ca_pem = identity.ca_pem
         server = web.Server(self._answer, handler_cancellation=True, access_log=None)
-        self._runner = web.ServerRunner(server)
+        self._runner = web.ServerRunner(server, shutdown_timeout=0.5)
         await self._runner.setup()
-        site = web.TCPSite(
-            self._runner, self._host, self.port, ssl_context=context, shutdown_timeout=0.5
-        )
+        site = web.TCPSite(self._runner, self._host, self.port, ssl_context=context)
         await site.start()
         self.port = self._runner.addresses[0][1]
         _log.info("api server listening", url=self.url, version=self.store.profile.version)
