@@ -22,6 +22,7 @@ class Narrator:
     def __init__(self, console: Console, *, since_s: float) -> None:
         self._console = console
         self._since_s = since_s
+        self._said: dict[tuple[str, str], str] = {}
 
     def say(self, text: str, *, style: str = "") -> None:
         stamp = f"{time.monotonic() - self._since_s:7.2f} s  "
@@ -37,16 +38,11 @@ class Narrator:
             self.say(f"{node} ready: {offer or 'no devices'}")
 
     def pod_changed(self, pod: PodView) -> None:
-        name = f"{pod.namespace}/{pod.name}"
-        if pod.runs:
-            self.say(f"{name} {pod.phase} on {pod.node}", style="green")
-        elif pod.reason:
-            self.say(f"{name} {pod.phase}: {pod.reason}", style="yellow")
-        elif pod.node:
-            devices = [device.device for claim in pod.claims for device in claim.devices]
-            self.say(f"{name} scheduled to {pod.node}: {', '.join(devices) or 'no devices'}")
-        else:
-            self.say(f"{name} created")
+        """One line where there is something new to say of the pod."""
+        text, style = _news(pod)
+        if self._said.get(pod.key) != text:
+            self._said[pod.key] = text
+            self.say(f"{pod.namespace}/{pod.name} {text}", style=style)
 
     def staying(self, cluster: EmbeddedCluster) -> None:
         """Where everything is, and how to end it."""
@@ -61,3 +57,15 @@ class Narrator:
         if not cluster.nodes:
             print_(Text("Run an agent by hand:"), soft_wrap=True)
             print_(Text(f"  {' '.join(cluster.command_by_hand())}"), soft_wrap=True)
+
+
+def _news(pod: PodView) -> tuple[str, str]:
+    """What a person wants to know of the pod now, and its style."""
+    if pod.runs:
+        return f"{pod.phase} on {pod.node}", "green"
+    if pod.reason:
+        return f"{pod.phase}: {pod.reason}", "yellow"
+    if pod.node:
+        devices = [device.device for claim in pod.claims for device in claim.devices]
+        return f"scheduled to {pod.node}: {', '.join(devices) or 'no devices'}", ""
+    return "created", ""

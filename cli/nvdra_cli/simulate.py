@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 OK, NOT_RUNNING, REFUSED, INTERRUPTED = 0, 1, 2, 130
 
 _LOG_GRACE_S = 1.0
+_TABLE_WIDTH = 240
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +185,8 @@ class _Simulation:
             sys.stdout.write(as_json(report) + "\n")
             sys.stdout.flush()
         else:
-            console = Console(highlight=False)
+            # Wide enough for any row: a folded UUID cannot be copied.
+            console = Console(highlight=False, width=_TABLE_WIDTH)
             print_report(report, console)
             if self._wish.is_demo and report.succeeded:
                 console.print(DEMO_STORY, soft_wrap=True)

@@ -138,7 +138,7 @@ async def embedded_cluster(plan: ClusterPlan, *, root: Path) -> AsyncIterator[Em
 def _add_nodes(cluster: EmbeddedCluster, plan: ClusterPlan, tasks: _Tasks) -> None:
     images = ImageStore(cluster.root / "images")
     access = ApiAccess(
-        host=cluster.server.host,
+        host="127.0.0.1",
         port=cluster.server.port,
         service_account_dir=cluster.root / "serviceaccount",
     )
