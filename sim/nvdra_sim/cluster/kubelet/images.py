@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 PROGRAMS = (
-    "bash", "sh", "awk", "basename", "cat", "chmod", "cp", "cut", "date", "df", "dirname", "echo",
-    "env", "expr", "false", "find", "free", "grep", "head", "hostname", "id", "kill", "ln", "ls",
-    "mkdir", "mktemp", "mount", "mv", "nohup", "nproc", "od", "printenv", "printf", "ps", "pwd",
-    "readlink", "realpath", "rm", "rmdir", "sed", "seq", "setsid", "sleep", "sort", "stat", "tail",
-    "tee", "test", "timeout", "touch", "tr", "true", "tty", "uname", "uniq", "wc", "whoami", "xargs", "yes",
+    "bash", "sh", "awk", "basename", "cat", "chmod", "cp", "cut", "date", "df", "dirname",
+    "echo", "env", "expr", "false", "find", "free", "grep", "head", "hostname", "id", "kill",
+    "ln", "ls", "mkdir", "mktemp", "mount", "mv", "nohup", "nproc", "od", "printenv", "printf",
+    "ps", "pwd", "readlink", "realpath", "rm", "rmdir", "sed", "seq", "setsid", "sleep", "sort",
+    "stat", "tail", "tee", "test", "timeout", "touch", "tr", "true", "tty", "uname", "uniq",
+    "wc", "whoami", "xargs", "yes",
 )  # fmt: skip
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 

@@ -10,7 +10,7 @@ with the container's exit code; what went wrong before the command ran is writte
 """
 
 # Paths are strings here: pathlib costs start-up time, and is out of reach once the root changed.
-# ruff: noqa: PTH
+# ruff: noqa: PTH102, PTH103, PTH110, PTH112, PTH113, PTH114, PTH115, PTH118, PTH119, PTH120, PTH123, PTH211
 
 from __future__ import annotations
 
