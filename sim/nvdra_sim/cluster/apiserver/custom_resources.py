@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nvdra_sim.cluster.apiserver.catalog import ResourceType
+from nvdra_sim.cluster.apiserver.fields.structural_schema import StructuralSchema
 from nvdra_sim.cluster.apiserver.refusals import Problem
 from nvdra_sim.cluster.apiserver.rules import Rules
-from nvdra_sim.cluster.apiserver.structural_schema import StructuralSchema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from nvdra_sim.cluster.apiserver import conversion, faults, refusals
+from nvdra_sim.cluster.apiserver import faults, refusals
 from nvdra_sim.cluster.apiserver.bodies import encode, own
-from nvdra_sim.cluster.apiserver.decoding import decoded
 from nvdra_sim.cluster.apiserver.deletion import Deletion
+from nvdra_sim.cluster.apiserver.fields import conversion
+from nvdra_sim.cluster.apiserver.fields.decoding import decoded
 from nvdra_sim.cluster.apiserver.paging import page_of
-from nvdra_sim.cluster.apiserver.patches import patched
+from nvdra_sim.cluster.apiserver.patching.patches import patched
 from nvdra_sim.cluster.apiserver.selectors import Selector
 from nvdra_sim.cluster.apiserver.subresources import post_subresource, put_subresource
 from nvdra_sim.cluster.apiserver.watching import parse_revision, watch

@@ -17,6 +17,7 @@ _ON_SINCE: Mapping[str, tuple[int, int] | None] = {
     "DRADeviceTaints": (1, 36),
     "DRAExtendedResource": (1, 36),
     "DRAListTypeAttributes": None,
+    "DRANodeAllocatableResources": None,
     "DRAPartitionableDevices": (1, 36),
     "DRAPrioritizedList": (1, 34),
     "DRAResourceClaimDeviceStatus": (1, 33),

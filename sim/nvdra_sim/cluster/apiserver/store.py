@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from nvdra_sim.cluster.apiserver import metadata, refusals
 from nvdra_sim.cluster.apiserver.catalog import Catalog, ResourceType, TypeKey
+from nvdra_sim.cluster.apiserver.checks.admin_access import admin_access_problems
+from nvdra_sim.cluster.apiserver.checks.metadata import metadata_problems
 from nvdra_sim.cluster.apiserver.consequences import after_commit
 from nvdra_sim.cluster.apiserver.deletion import Deletion, plan_deletion
 from nvdra_sim.cluster.apiserver.faults import Faults
@@ -25,9 +27,9 @@ if TYPE_CHECKING:
 
     from nvdra_kube.api import Body
     from nvdra_sim.cluster.apiserver.custom_resources import CustomResource
+    from nvdra_sim.cluster.apiserver.fields.structural_schema import StructuralSchema
     from nvdra_sim.cluster.apiserver.rules import Rules
     from nvdra_sim.cluster.apiserver.selectors import Selector
-    from nvdra_sim.cluster.apiserver.structural_schema import StructuralSchema
 
 _GENERATED_NAME_TRIES = 8
 _PERMANENT_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
@@ -127,7 +129,10 @@ class ClusterStore:
             body.pop("status", None)
         rules.default(body, self.now())
         rules.drop(body, None, self.profile)
-        self._refuse(kind, body, rules.create(body, self.profile))
+        problems = [*metadata_problems(kind, body), *rules.create(body, self.profile)]
+        if kind.group == "resource.k8s.io" and namespace:
+            problems += admin_access_problems(body, self._namespace_labels(namespace))
+        self._refuse(kind, body, problems)
         rules.start(body, self.now())
         key = (namespace, meta["name"])
         if key in self._table(kind).objects:
@@ -219,7 +224,11 @@ class ClusterStore:
         rules.drop(body, old, self.profile)
         rules.settle(body, old)
         check = rules.status if subresource == "status" else rules.update
-        problems = [*metadata.finalizer_problems(body, old), *check(body, old, self.profile)]
+        problems = [
+            *metadata_problems(kind, body),
+            *metadata.finalizer_problems(body, old),
+            *check(body, old, self.profile),
+        ]
         self._refuse(kind, body, problems)
         metadata.count_generation(kind, body, old)
 
@@ -309,6 +318,10 @@ class ClusterStore:
                 "field": "metadata.namespace",
             }
             raise refusals.forbidden(kind, name, why, [cause])
+
+    def _namespace_labels(self, namespace: str) -> dict[str, str]:
+        meta = self.get(self.catalog.at("", "v1", "namespaces"), namespace).body["metadata"]
+        return meta.get("labels") or {}
 
     def _refuse(self, kind: ResourceType, body: Body, problems: Iterable[refusals.Problem]) -> None:
         if found := list(problems):

@@ -8,7 +8,7 @@ from nvdra_sim.cluster.apiserver.refusals import bad_request
 
 if TYPE_CHECKING:
     from nvdra_kube.api import Body
-    from nvdra_sim.cluster.apiserver.merge_keys import ListKeys, Path
+    from nvdra_sim.cluster.apiserver.patching.merge_keys import ListKeys, Path
 
 _ORDER = "$setElementOrder/"
 _DELETE_ITEMS = "$deleteFromPrimitiveList/"

@@ -14,11 +14,11 @@ from aiohttp import web
 from nvdra_kube.errors import ApiError, Unauthorized
 from nvdra_sim.cluster.apiserver import refusals
 from nvdra_sim.cluster.apiserver.bodies import decode, encode
-from nvdra_sim.cluster.apiserver.discovery import discover, version_document
 from nvdra_sim.cluster.apiserver.front import Call, Front
-from nvdra_sim.cluster.apiserver.routing import find_place, make_call
-from nvdra_sim.cluster.apiserver.tables import table_of, wants_table
-from nvdra_sim.cluster.apiserver.tls import issue_identity
+from nvdra_sim.cluster.apiserver.https.discovery import discover, version_document
+from nvdra_sim.cluster.apiserver.https.routing import find_place, make_call
+from nvdra_sim.cluster.apiserver.https.tables import table_of, wants_table
+from nvdra_sim.cluster.apiserver.https.tls import issue_identity
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping

@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from nvdra_sim.cluster.apiserver import refusals
-from nvdra_sim.cluster.apiserver.claim_shapes import CLAIM_SHAPES
-from nvdra_sim.cluster.apiserver.conversion import to_storage
-from nvdra_sim.cluster.apiserver.shapes import Decoding, Leaf
-from nvdra_sim.cluster.apiserver.workload_shapes import METADATA, WORKLOAD_SHAPES
+from nvdra_sim.cluster.apiserver.fields.claim_shapes import CLAIM_SHAPES
+from nvdra_sim.cluster.apiserver.fields.conversion import to_storage
+from nvdra_sim.cluster.apiserver.fields.shapes import Decoding, Leaf
+from nvdra_sim.cluster.apiserver.fields.workload_shapes import METADATA, WORKLOAD_SHAPES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from nvdra_kube.api import Body
     from nvdra_sim.cluster.apiserver.catalog import ResourceType
-    from nvdra_sim.cluster.apiserver.shapes import Shape
+    from nvdra_sim.cluster.apiserver.fields.shapes import Shape
 
 
 def decoded(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nvdra_sim.cluster.apiserver.shapes import Leaf, MapOf
+from nvdra_sim.cluster.apiserver.fields.shapes import Leaf, MapOf
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from nvdra_sim.cluster.apiserver.shapes import Shape
+    from nvdra_sim.cluster.apiserver.fields.shapes import Shape
 
 TEXT, NUMBER, FLAG, QUANTITY, ANY = (
     Leaf.TEXT,

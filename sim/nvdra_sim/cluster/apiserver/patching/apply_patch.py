@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from nvdra_kube.api import Body
-    from nvdra_sim.cluster.apiserver.merge_keys import ListKeys, Path
+    from nvdra_sim.cluster.apiserver.patching.merge_keys import ListKeys, Path
 
 Field: TypeAlias = tuple[str, ...]
 """A path in the notation of FieldsV1: `f:name`, `k:{"name":"x"}`, `v:"x"`."""

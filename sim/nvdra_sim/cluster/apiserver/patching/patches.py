@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from nvdra_sim.cluster.apiserver import refusals
-from nvdra_sim.cluster.apiserver.apply_patch import server_side_apply
-from nvdra_sim.cluster.apiserver.json_patch import json_patch
-from nvdra_sim.cluster.apiserver.merge_keys import apply_keys, strategic_keys
-from nvdra_sim.cluster.apiserver.strategic_patch import strategic_merge
+from nvdra_sim.cluster.apiserver.patching.apply_patch import server_side_apply
+from nvdra_sim.cluster.apiserver.patching.json_patch import json_patch
+from nvdra_sim.cluster.apiserver.patching.merge_keys import apply_keys, strategic_keys
+from nvdra_sim.cluster.apiserver.patching.strategic_patch import strategic_merge
 
 if TYPE_CHECKING:
     from nvdra_kube.api import Body

@@ -1,0 +1,1 @@
+"""What the API refuses: rules for objects, in the words of the API."""

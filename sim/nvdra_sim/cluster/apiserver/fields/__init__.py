@@ -1,0 +1,1 @@
+"""The fields of objects: which there are, in which version, with which defaults."""
