@@ -28,10 +28,13 @@ class LocalApi(KubeApi):
     """`KubeApi` straight onto a store. Objects are copied on the way in and out.
 
     Each call yields to the event loop once, so that callers interleave as they would on a network.
+    `field_validation` says what becomes of unknown fields: "Strict" refuses them, as kubectl wants
+    it; otherwise they are dropped.
     """
 
-    def __init__(self, store: ClusterStore) -> None:
+    def __init__(self, store: ClusterStore, *, field_validation: str = "Ignore") -> None:
         self.store = store
+        self._field_validation = field_validation
         self._front = Front(store)
 
     async def get(self, resource: Resource, name: str, *, namespace: str | None = None) -> Body:
@@ -184,6 +187,7 @@ class LocalApi(KubeApi):
             kind=self.store.catalog.find(resource),
             version=resource.version,
             namespace=namespace or "",
+            field_validation=self._field_validation,
             **extra,
         )
 

@@ -47,8 +47,7 @@ class ClusterStore:
     """In-memory objects of one cluster; use it from one event loop only.
 
     `version` and `gates` say which Kubernetes this is; `history_limit` bounds how many changes per
-    resource a watch may lag behind before it gets 410; the content of a deleted namespace goes
-    after `namespace_delay_s`. `faults` injects trouble into calls.
+    resource a watch may lag behind before it gets 410; `faults` injects trouble into calls.
     """
 
     def __init__(
@@ -57,14 +56,12 @@ class ClusterStore:
         version: str = "v1.36.3",
         gates: Mapping[str, bool] | None = None,
         history_limit: int = 4096,
-        namespace_delay_s: float = 1.0,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         seed: int | None = None,
     ) -> None:
         self.profile = ServerProfile(version, dict(gates or {}))
         self.catalog = Catalog()
         self.faults = Faults(seed=seed)
-        self.namespace_delay_s = namespace_delay_s
         self.revision = 0
         self._clock = clock
         self._rng = random.Random(seed)
