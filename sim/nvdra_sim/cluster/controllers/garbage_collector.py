@@ -6,6 +6,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from nvdra_kube.errors import NotFound
+from nvdra_kube.resources import EVENTS
 from nvdra_sim.cluster.controllers.kinds import built_in
 from nvdra_sim.cluster.controllers.ownership import is_dying, owners_of, uid_of
 from nvdra_sim.cluster.controllers.workqueue import WorkQueue
@@ -33,7 +34,9 @@ class GarbageCollector:
     ) -> None:
         self._api = api
         self._dependents: defaultdict[str, set[tuple[Resource, Key]]] = defaultdict(set)
-        resources = list(built_in() if resources is None else resources)
+        if resources is None:
+            resources = [resource for resource in built_in() if resource != EVENTS]
+        resources = list(resources)
         self._by_kind = {(r.api_version, r.kind): r for r in resources}
         self._items = {resource: informers.of(resource).items for resource in resources}
         self._queues = {resource: self._collector(resource, informers) for resource in resources}

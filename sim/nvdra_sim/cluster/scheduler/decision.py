@@ -41,9 +41,10 @@ class Bind:
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """The pod stays pending. `release` are allocated claims that nobody else uses and that
+    """The pod stays pending.
 
-    may be what is in the way; `waiting` means that a controller is expected to act soon.
+    `release`: its allocated claims that nobody else uses, and that may be what is in the way.
+    `waiting`: what is missing is expected to come soon, so that it is not yet worth an event.
     """
 
     message: str

@@ -15,7 +15,7 @@ RESERVED_FOR_LIMIT = 256
 
 
 class ClaimProblem(Exception):
-    """The pod cannot run anywhere as its claims stand. `waiting`: a controller will see to it."""
+    """The pod cannot run anywhere as its claims stand. `waiting`: it will soon, most likely."""
 
     def __init__(self, message: str, *, waiting: bool = False) -> None:
         super().__init__(message)
@@ -63,10 +63,9 @@ def claims_of(pod: Body, claims: Mapping[Key, Body]) -> list[Body]:
             )
         claim = claims.get((namespace, source.claim))
         if claim is None:
-            raise ClaimProblem(
-                f"ResourceClaim {namespace}/{source.claim} does not exist",
-                waiting=bool(source.template),
-            )
+            # Often only later in the same manifest, or not yet in the cache.
+            text = f"ResourceClaim {namespace}/{source.claim} does not exist"
+            raise ClaimProblem(text, waiting=True)
         _check(claim, pod, source)
         found[source.claim] = claim
     return list(found.values())
