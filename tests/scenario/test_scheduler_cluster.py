@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
 from nvdra_kube.resources import (
     DEVICE_CLASSES,
     EVENTS,
@@ -12,7 +16,8 @@ from nvdra_kube.resources import (
     RESOURCE_SLICES,
 )
 from nvdra_sim.cluster.apiserver import Fault
-from nvdra_testing.control_plane import control_plane
+from nvdra_sim.cluster.scheduler import Scheduler
+from nvdra_testing.control_plane import ControlPlane, control_plane
 from nvdra_testing.dra_objects import (
     a_claim,
     a_claim_template,
@@ -21,6 +26,11 @@ from nvdra_testing.dra_objects import (
     a_slice,
     some_gpus,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Coroutine
+
+    from nvdra_kube.api import Body
 
 TEMPLATE = a_claim_template("single-gpu")
 
@@ -267,3 +277,53 @@ async def test_a_node_that_becomes_ready_is_used() -> None:
         node["status"]["conditions"] = [{"type": "Ready", "status": "True"}]
         await plane.api.update(NODES, node, subresource="status")
         assert await plane.node_of() == "node-a"
+
+
+async def test_a_new_scheduler_finishes_what_the_last_one_began() -> None:
+    """The claim is allocated, the pod not bound: the devices must neither leak nor change."""
+    async with control_plane(scheduler=False) as plane:
+        await plane.add_node(gpus=2)
+        await plane.add(RESOURCE_CLAIMS, a_claim("mine"))
+        await plane.add(PODS, a_pod(claim="mine"))
+        broken = plane.store.faults.add(Fault(resource="pods", subresource="binding", status=500))
+        async with running(Scheduler(plane.api).run()):
+            allocation = await allocation_of(plane, "mine")
+        plane.store.faults.remove(broken)
+        async with running(Scheduler(plane.api).run()):
+            await plane.node_of()
+        assert await allocation_of(plane, "mine") == allocation
+
+
+async def test_a_pod_deleted_before_it_was_bound_leaves_no_devices_behind() -> None:
+    async with control_plane() as plane:
+        await plane.add_node(gpus=1)
+        await plane.add(RESOURCE_CLAIMS, a_claim("mine"))
+        plane.store.faults.add(Fault(resource="pods", subresource="binding", status=500))
+        await plane.add(PODS, a_pod(claim="mine"))
+        await allocation_of(plane, "mine")
+        await plane.remove()
+
+        async def free() -> bool:
+            (claim,) = await plane.claims()
+            return not claim.get("status") and not claim["metadata"].get("finalizers")
+
+        await plane.until(free)
+
+
+async def allocation_of(plane: ControlPlane, name: str) -> Body:
+    async def allocation() -> Body:
+        claim = await plane.api.get(RESOURCE_CLAIMS, name, namespace="default")
+        found: Body = claim.get("status", {}).get("allocation", {})
+        return found
+
+    return await plane.until(allocation)
+
+
+@asynccontextmanager
+async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    task = asyncio.create_task(work, name="scheduler under test")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

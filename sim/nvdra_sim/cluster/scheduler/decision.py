@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from nvdra_sim.cluster.scheduler.allocator import Placement, Unsatisfiable, allocate
 from nvdra_sim.cluster.scheduler.nodes import name_of, obstacle, selector_matches
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from nvdra_kube.api import Body
     from nvdra_kube.informer import Key
     from nvdra_sim.cluster.scheduler.pools import Pool
+
+# Enough for people; conditions take 32 KiB, and many nodes have many reasons.
+_LONGEST_MESSAGE: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,4 +126,5 @@ def _summary(refusals: Mapping[str, str]) -> str:
     for node, reason in refusals.items():
         by_reason[reason].append(node)
     texts = (f"{', '.join(sorted(nodes))}: {reason}" for reason, nodes in by_reason.items())
-    return f"0/{len(refusals)} nodes are available: {'; '.join(texts)}"
+    text = f"0/{len(refusals)} nodes are available: {'; '.join(texts)}"
+    return text if len(text) <= _LONGEST_MESSAGE else text[: _LONGEST_MESSAGE - 1] + "…"
