@@ -213,9 +213,10 @@ def _parser(environ: Mapping[str, str], version: str) -> argparse.ArgumentParser
         "-v",
         dest="verbosity",
         type=_verbosity,
-        default=environ.get("LOG_VERBOSITY") or "0",
+        default=environ.get("LOG_VERBOSITY") or "4",
         metavar="N",
-        help="Log verbosity 0-10; 4 announces devices, 6 shows every kubelet call. [LOG_VERBOSITY]",
+        help="Log verbosity 0-10: 0 only what is wrong, 4 what is done (default), 6 every call. "
+        "[LOG_VERBOSITY]",
     )
     for name in NO_EFFECT:
         parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
