@@ -21,6 +21,7 @@ from nvdra_nodeagent.hardware.ports import (
     Machine,
     MigHandle,
     MigMode,
+    Nvml,
     Placement,
 )
 
@@ -175,7 +176,7 @@ class NoHook:
         raise HardwareError("no hook")
 
 
-def a_machine(*gpus: Any, nvml: PlainNvml | None = None, pci: PlainPci | None = None) -> Machine:
+def a_machine(*gpus: Any, nvml: Nvml | None = None, pci: PlainPci | None = None) -> Machine:
     """A machine with these GPUs (`PlainGpu`, or anything that answers like one)."""
     return Machine(
         nvml=nvml or PlainNvml(list(gpus)),
