@@ -172,6 +172,29 @@ async def test_a_restarted_agent_writes_nothing() -> None:
     assert await stored(api) == before
 
 
+async def test_a_node_name_that_the_server_cuts_is_recognised_after_a_restart() -> None:
+    node = "n" * 63 + ".example.com"
+    api = LocalApi(ClusterStore())
+    await api.create(NODES, {"metadata": {"name": node}})
+    for writes in (2, 0):
+        publisher = Publisher(api, driver=DRIVER, node=node)
+        publisher.desire(contents(1, 2))
+        async with running(publisher):
+            await come_to_rest(publisher)
+        assert publisher.writes.total == writes
+
+
+async def test_two_agents_that_start_together_agree_on_one_pool() -> None:
+    api = await a_cluster()
+    first, second = a_publisher(api), a_publisher(api)
+    for publisher in (first, second):
+        publisher.desire(contents(1, 2))
+    async with running(first), running(second):
+        await come_to_rest(first)
+        await come_to_rest(second)
+        assert await ids(api) == [1, 2]
+
+
 async def test_one_changed_slice_costs_one_write_and_keeps_the_generation() -> None:
     api = await a_cluster()
     async with published(api, 1, 2, 3) as publisher:

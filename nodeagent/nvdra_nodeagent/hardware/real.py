@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from nvdra_nodeagent.hardware.cdi_hook import CopiedHook, HostHook
 from nvdra_nodeagent.hardware.device_nodes import HostDeviceNodes
 from nvdra_nodeagent.hardware.driver_root import MountedDriverRoot
-from nvdra_nodeagent.hardware.nvml import LibraryNvml
 from nvdra_nodeagent.hardware.pci import SysfsPci
 from nvdra_nodeagent.hardware.ports import Machine
 
@@ -36,6 +35,9 @@ def real_machine(
     `hook_path` names a hook on the host (checked below `host_root` where that is given); without
     it `hook_source` is copied into `plugin_dir`. `proc_devices` stands in for /proc/devices.
     """
+    # Here, not above: the binding costs 5 MiB, which agents on simulated hardware can do without.
+    from nvdra_nodeagent.hardware.nvml import LibraryNvml
+
     has_devices = (driver_root / "dev").is_dir()
     hook: CdiHook = (
         HostHook(hook_path, host_root=host_root)
