@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KIND = "example.com/gpu"
+A_TYPED_MOUNT = {"hostPath": "/a", "containerPath": "/a", "type": "tmpfs"}
 
 
 def a_document(**changes: Any) -> dict[str, Any]:
@@ -80,7 +81,7 @@ def test_what_a_runtime_refuses_is_refused_with_the_field(
 @pytest.mark.parametrize(
     ("version", "changes"),
     [
-        ("0.3.0", {"devices": edits(mounts=[{"hostPath": "/", "containerPath": "/", "type": "x"}])}),
+        ("0.3.0", {"devices": edits(mounts=[A_TYPED_MOUNT])}),
         ("0.4.0", {"devices": edits(deviceNodes=[{"path": "/a", "hostPath": "/b"}])}),
         ("0.5.0", {"kind": "example.com/gpu.claim"}),
         ("0.6.0", {"devices": edits(additionalGids=[4])}),

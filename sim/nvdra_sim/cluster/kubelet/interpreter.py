@@ -239,6 +239,7 @@ def split_commands(text: str) -> list[tuple[list[str], str]]:
     """Commands as words, each with the separator behind it. Raises `NotInterpreted`."""
     lexer = shlex.shlex(text, posix=True, punctuation_chars=";&|\n")
     lexer.whitespace = " \t\r"
+    lexer.whitespace_split = True
     lexer.commenters = ""
     commands: list[tuple[list[str], str]] = []
     words: list[str] = []

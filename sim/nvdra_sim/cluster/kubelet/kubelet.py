@@ -93,6 +93,11 @@ class Kubelet:
         """Return once a plugin of `driver` is registered."""
         await self.plugins.wait_registered(driver)
 
+    def containers(self, namespace: str, pod: str) -> list[str]:
+        """Containers of the newest Pod of that name that have logs."""
+        directory = self._directories.get((namespace, pod))
+        return sorted(path.name for path in (directory / "logs").glob("*")) if directory else []
+
     def logs(self, namespace: str, pod: str, container: str) -> str:
         """Output of the container's last start; empty before there is any. Blocks briefly."""
         directory = self._directories.get((namespace, pod))

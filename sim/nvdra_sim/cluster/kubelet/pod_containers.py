@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from nvdra_sim.cluster.kubelet.pod_worker import PodServices
 
 
+_FIRST = asyncio.FIRST_COMPLETED
+
+
 class InitFailed(Exception):
     """An init container failed for good: the Pod has failed."""
 
@@ -107,6 +110,7 @@ class PodContainers:
     pod: Callable[[], Body]
     changed: Callable[[], Awaitable[None]]
     _running: dict[str, RunningContainer] = field(init=False, default_factory=dict)
+    _started_s: dict[str, float] = field(init=False, default_factory=dict)
 
     async def run(self) -> None:
         """Returns when every container has ended for good. Cancelled, containers run on."""
@@ -165,6 +169,7 @@ class PodContainers:
             await self._warn(record, str(exc))
             return 128
         self._running[record.name] = container
+        self._started_s[record.name] = asyncio.get_running_loop().time()
         record.state = Running(timestamp())
         await self.changed()
         return self._ended(record, await container.wait())
@@ -190,11 +195,15 @@ class PodContainers:
 
     async def _stop(self, record: ContainerRecord, grace_s: float, hurry: asyncio.Event) -> None:
         container = self._running[record.name]
-        container.terminate()
+        settled_s = self._started_s[record.name] + self.services.times.settle_s
+        settling_s = settled_s - asyncio.get_running_loop().time()
         ended = asyncio.create_task(container.wait(), name=f"end of {record.name}")
         rush = asyncio.create_task(hurry.wait(), name=f"hurry {record.name}")
         try:
-            await asyncio.wait((ended, rush), timeout=grace_s, return_when="FIRST_COMPLETED")
+            if settling_s > 0 and grace_s > 0:
+                await asyncio.wait((ended, rush), timeout=settling_s, return_when=_FIRST)
+            container.terminate()
+            await asyncio.wait((ended, rush), timeout=grace_s, return_when=_FIRST)
             if not ended.done():
                 container.kill()
             self._ended(record, await ended)

@@ -45,12 +45,17 @@ _TERMINAL = ("Succeeded", "Failed")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodTimes:
     """Seconds. The kubelet's own values are 60 to 90, 10 to 15, and 10 to 300 with the first
-    restart at once; shorter ones here, so that a demonstration need not wait."""
+    restart at once; shorter ones here, so that a demonstration need not wait.
+
+    `settle_s` is what a container gets after its start before it may see a SIGTERM: without it a
+    Pod deleted at once would sit out its grace period, its shell not having set its trap yet.
+    """
 
     prepare_retry_s: float = 5.0
     unprepare_retry_s: float = 5.0
     restart_first_s: float = 1.0
     restart_limit_s: float = 300.0
+    settle_s: float = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
