@@ -8,7 +8,6 @@ nodes that the container's CDI edits name. The log of every such container says 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 import shlex
 import shutil
@@ -46,10 +45,14 @@ class InterpretedRuntime:
 
     async def start(self, spec: ContainerSpec) -> RunningContainer:
         await asyncio.to_thread(self._lay_out, spec)
-        return _Interpreted(spec)
+        notice = (
+            f"[no namespaces on this machine ({self.reason}): interpreting "
+            f"{', '.join(COMMANDS)} and nothing else]"
+        )
+        return _Interpreted(spec, notice)
 
     def _lay_out(self, spec: ContainerSpec) -> None:
-        """The container's `/dev` as empty files, and the beginning of its log."""
+        """The container's `/dev` as empty files, and its empty log."""
         config = runtime_config(spec)
         try:
             for node in config["linux"]["devices"]:
@@ -58,11 +61,7 @@ class InterpretedRuntime:
                 path.touch()
             spec.bundle.mkdir(parents=True, exist_ok=True)
             spec.log.parent.mkdir(parents=True, exist_ok=True)
-            with spec.log.open("a") as log:
-                log.write(
-                    f"[no namespaces on this machine ({self.reason}): interpreting "
-                    f"{', '.join(COMMANDS)} and nothing else]\n"
-                )
+            spec.log.touch()
         except OSError as exc:
             raise StartError(f"view of container {spec.name}: {exc}") from exc
 
@@ -70,9 +69,9 @@ class InterpretedRuntime:
 class _Interpreted:
     """One interpreted container: a task in place of a process."""
 
-    def __init__(self, spec: ContainerSpec) -> None:
+    def __init__(self, spec: ContainerSpec, notice: str) -> None:
         self._spec = spec
-        self._shell = Shell(spec)
+        self._shell = Shell(spec, notice=notice)
         self._task = asyncio.create_task(self._run(), name=f"container {spec.bundle.name}")
 
     async def wait(self) -> int:
@@ -102,8 +101,10 @@ class Shell:
     """Runs a command line of `COMMANDS` joined by `;`, `&`, `&&`, `||` and newlines."""
 
     spec: ContainerSpec
+    notice: str
     terminated: asyncio.Event = field(default_factory=asyncio.Event)
     killed: asyncio.Event = field(default_factory=asyncio.Event)
+    _noticed: bool = False
     _trap: str | None = None
     _code: int = 0
     _jobs: list[asyncio.Task[int]] = field(default_factory=list)
@@ -181,15 +182,16 @@ class Shell:
     async def _wait(self) -> int:
         """Until every job is done, or SIGTERM has a trap to run."""
         signal = asyncio.create_task(self.terminated.wait(), name="signal")
-        jobs = asyncio.ensure_future(asyncio.gather(*self._jobs))
         try:
-            waiting: list[asyncio.Future[Any]] = [jobs] if self._trap is None else [jobs, signal]
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            return 0 if jobs.done() else 143
+            while pending := {job for job in self._jobs if not job.done()}:
+                heard: set[asyncio.Task[Any]] = {signal} if self._trap is not None else set()
+                await asyncio.wait(pending | heard, return_when=asyncio.FIRST_COMPLETED)
+                if heard and signal.done():
+                    return 143
+            return 0
         finally:
             signal.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await signal
+            await asyncio.gather(signal, return_exceptions=True)
 
     async def _run_trap(self) -> None:
         self.terminated.clear()
@@ -230,7 +232,11 @@ class Shell:
         return _VARIABLE.sub(value, word)
 
     def _say(self, text: str) -> int:
+        """A line of output. The notice comes with the first one: an empty log means nothing yet."""
         with self.spec.log.open("a") as log:
+            if not self._noticed:
+                self._noticed = True
+                log.write(f"{self.notice}\n")
             log.write(f"{text}\n")
         return 0
 
