@@ -28,8 +28,21 @@ ONE, TWO = a_prepared("gpu-0", name="one"), a_prepared("gpu-1", name="two")
 UID = ONE.claim.uid
 
 
+class Artefacts:
+    """Traces of claims: the devices that each shows."""
+
+    def __init__(self, devices: dict[str, tuple[str, ...]]) -> None:
+        self.devices = devices
+
+    def claim_uids(self) -> list[str]:
+        return list(self.devices)
+
+    def device_names(self, claim_uid: str) -> tuple[str, ...]:
+        return self.devices.get(claim_uid, ())
+
+
 def a_ledger(root: Path, **traces: tuple[str, ...]) -> Ledger:
-    ledger = Ledger(Journal(root), traces=lambda: traces)
+    ledger = Ledger(Journal(root), traces=Artefacts(traces))
     ledger.refresh()
     return ledger
 
@@ -62,14 +75,19 @@ def test_what_another_agent_writes_and_removes_is_seen(tmp_path: Path) -> None:
     assert ours.records() == ()
 
 
-def test_unchanged_files_are_not_read_again(tmp_path: Path) -> None:
+def test_a_file_written_over_in_place_is_noticed(tmp_path: Path) -> None:
     ledger = a_ledger(tmp_path)
     ledger.commit(ONE)
-    path = tmp_path / "claims" / f"{UID}.json"
-    with path.open("r+b") as file:  # same inode
-        file.write(b"#")
+    (tmp_path / "claims" / f"{UID}.json").write_bytes(b"#")
     ledger.refresh()
-    assert ledger.record(UID) == ONE
+    assert ledger.records() == ()
+
+
+def test_unchanged_files_are_not_read_again(journal: Journal, tmp_path: Path) -> None:
+    ledger = a_ledger(tmp_path)
+    record = ledger.record(UID)
+    ledger.refresh()
+    assert ledger.record(UID) is record
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", encode(ONE)[:-9], encode(TWO)])
@@ -138,6 +156,25 @@ def test_what_another_agent_moved_aside_stays_fenced(journal: Journal, tmp_path:
     ours.refresh()
     (fence,) = ours.fences()
     assert (fence.devices, fence.claim) == (("gpu-0",), ONE.claim)
+
+
+def test_what_was_known_of_a_record_outlives_its_damage(journal: Journal, tmp_path: Path) -> None:
+    ledger = a_ledger(tmp_path)
+    path = journal.directory / f"{UID}.json"
+    path.unlink()
+    path.write_bytes(b"")
+    ledger.refresh()
+    (fence,) = ledger.fences()
+    assert (fence.devices, fence.claim) == (("gpu-0",), ONE.claim)
+
+
+def test_a_record_that_vanished_under_living_artefacts_is_fenced(
+    journal: Journal, tmp_path: Path
+) -> None:
+    ledger = a_ledger(tmp_path, **{UID: ("gpu-0",)})
+    (journal.directory / f"{UID}.json").unlink()
+    ledger.refresh()
+    assert [(fence.uid, fence.reason) for fence in ledger.fences()] == [(UID, "record missing")]
 
 
 def test_a_newer_record_is_fenced_and_left_where_it_is(journal: Journal, tmp_path: Path) -> None:

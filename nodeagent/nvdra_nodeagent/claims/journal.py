@@ -10,7 +10,7 @@ import contextlib
 import os
 import re
 import zlib
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
 
@@ -33,6 +33,10 @@ _SALVAGED_GPU: Final = re.compile(rb'"gpu_uuid":"(GPU-[0-9A-Fa-f-]{1,64})"')
 _SALVAGED_CLAIM: Final = re.compile(
     rb'"claim":{"namespace":"([a-z0-9-]{1,63})","name":"([a-z0-9.-]{1,253})"'
 )
+
+
+Stamp: TypeAlias = tuple[int, int, int]
+"""Inode, time of change and size of a file: another stamp, other content. Inodes are re-used."""
 
 
 class Damaged(Exception):
@@ -115,8 +119,8 @@ class Journal:
         self.directory = state_dir / "claims"
         self.quarantine_directory = state_dir / "quarantine"
 
-    def entries(self) -> dict[str, int]:
-        """The UIDs that have a file, with its inode: every write makes a new one."""
+    def entries(self) -> dict[str, Stamp]:
+        """The UIDs that have a file, with its stamp."""
         return dict(_records_in(self.directory))
 
     def read(self, uid: str) -> Record | None:
@@ -129,11 +133,11 @@ class Journal:
             raise Damaged(f"cannot be read: {error.strerror or error}") from error
         return decode(data, uid=uid)
 
-    def write(self, record: Record) -> int:
-        """Durable on return; answers the inode for `entries`."""
+    def write(self, record: Record) -> Stamp:
+        """Durable on return; answers what `entries` will say of it."""
         path = self._path(record.claim.uid)
         write_durably(path, encode(record), mode=0o600)
-        return path.stat().st_ino
+        return _stamp(path.stat())
 
     def remove(self, uid: str) -> None:
         """Durable on return, also when there was no record."""
@@ -183,13 +187,18 @@ class Journal:
         return self.directory / f"{uid}{SUFFIX}"
 
 
-def _records_in(directory: Path) -> Iterator[tuple[str, int]]:
+def _stamp(status: os.stat_result) -> Stamp:
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def _records_in(directory: Path) -> Iterator[tuple[str, Stamp]]:
     try:
         with os.scandir(directory) as entries:
             for entry in entries:
                 uid = entry.name.removesuffix(SUFFIX)
                 if uid != entry.name and is_claim_uid(uid):  # other files are not ours to judge
-                    yield uid, entry.inode()
+                    with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                        yield uid, _stamp(entry.stat(follow_symlinks=False))
     except FileNotFoundError:
         return
     except OSError as error:

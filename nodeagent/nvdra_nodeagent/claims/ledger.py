@@ -8,20 +8,31 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+import msgspec
 import structlog
 
-from nvdra_nodeagent.claims.journal import Damaged, Journal, salvage
+from nvdra_nodeagent.claims.journal import Damaged, Journal, Stamp, salvage
 from nvdra_nodeagent.claims.record import Fence
 from nvdra_nodeagent.errors import Retryable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from nvdra_nodeagent.claims.record import Record
 
 log = structlog.get_logger(__name__)
+
+
+class Traces(Protocol):
+    """What claims leave on the node besides their record; it tells of devices if that is lost."""
+
+    def claim_uids(self) -> Sequence[str]: ...
+
+    def device_names(self, claim_uid: str) -> Sequence[str]:
+        """None when there is no trace of the claim, or it cannot be read."""
+        ...
 
 
 class Ledger:
@@ -31,15 +42,14 @@ class Ledger:
         self,
         journal: Journal,
         *,
-        traces: Callable[[], Mapping[str, Sequence[str]]] = dict,
+        traces: Traces,
         on_quarantine: Callable[[Fence], None] = lambda fence: None,
     ) -> None:
-        """`traces` names claims that left artefacts on the node, with the devices these show."""
         self._journal = journal
         self._traces = traces
         self._on_quarantine = on_quarantine
         self._lock = threading.Lock()
-        self._inodes: dict[str, int] = {}
+        self._stamps: dict[str, Stamp] = {}
         self._records: dict[str, Record] = {}
         self._fences: dict[str, Fence] = {}
         self._loaded = False
@@ -52,11 +62,11 @@ class Ledger:
         """
         with self._lock:
             entries = self._journal.entries()
-            for uid in [uid for uid in self._inodes if uid not in entries]:
+            for uid in [uid for uid in self._stamps if uid not in entries]:
                 self._forget_vanished(uid)
-            for uid, inode in entries.items():
-                if self._inodes.get(uid) != inode:
-                    self._inodes[uid] = inode
+            for uid, stamp in entries.items():
+                if self._stamps.get(uid) != stamp:
+                    self._stamps[uid] = stamp
                     self._read(uid)
             if not self._loaded:
                 self._load_fences()
@@ -81,9 +91,9 @@ class Ledger:
     def commit(self, record: Record) -> None:
         """Write the record, durably; a fence of its claim is settled by it."""
         uid = record.claim.uid
-        inode = self._journal.write(record)
+        stamp = self._journal.write(record)
         with self._lock:
-            self._inodes[uid] = inode
+            self._stamps[uid] = stamp
             self._records[uid] = record
             fence = self._fences.pop(uid, None)
         if fence:
@@ -93,7 +103,7 @@ class Ledger:
         """The claim holds nothing any more: remove its record and settle its fence."""
         self._journal.remove(uid)
         with self._lock:
-            self._inodes.pop(uid, None)
+            self._stamps.pop(uid, None)
             self._records.pop(uid, None)
             fence = self._fences.pop(uid, None)
         if fence:
@@ -108,17 +118,17 @@ class Ledger:
         try:
             record = self._journal.read(uid)
         except Damaged as damage:
-            self._records.pop(uid, None)
-            self._fence(salvage(uid, damage))
+            self._fence(salvage(uid, damage), last_known=self._records.pop(uid, None))
             return
         if record is not None:  # else it vanished since it was listed; the next refresh sees that
             self._records[uid] = record
             self._fences.pop(uid, None)
 
-    def _fence(self, fence: Fence) -> None:
+    def _fence(self, fence: Fence, *, last_known: Record | None) -> None:
         """Only this record is out of use; a newer one stays where its writer will look for it."""
         log.error("claim record unusable", claim=fence.uid, reason=fence.reason)
-        self._fences[fence.uid] = self._with_traces(fence)
+        fence = self._with_traces(fence)
+        self._fences[fence.uid] = _joined(fence, last_known) if last_known else fence
         self._on_quarantine(fence)
         if fence.newer:
             return
@@ -127,13 +137,16 @@ class Ledger:
         except Retryable as error:
             log.error("claim record not moved to quarantine", claim=fence.uid, error=str(error))
             return
-        self._inodes.pop(fence.uid, None)
+        self._stamps.pop(fence.uid, None)
 
     def _forget_vanished(self, uid: str) -> None:
-        del self._inodes[uid]
+        """Released by the other agent, unless it moved the record aside or left the artefacts."""
+        del self._stamps[uid]
         record = self._records.pop(uid, None)
-        if self._journal.is_quarantined(uid):  # by the other agent; we still know what it held
-            self._fences[uid] = _fence_of(record, uid=uid)
+        reason = "damaged" if self._journal.is_quarantined(uid) else "record missing"
+        fence = self._with_traces(Fence(uid=uid, reason=reason))
+        if fence.devices or reason == "damaged":
+            self._fences[uid] = _joined(fence, record) if record else fence
         else:
             self._fences.pop(uid, None)
 
@@ -144,21 +157,15 @@ class Ledger:
                 self._settle(uid)
             elif uid not in self._fences:
                 self._fences[uid] = self._with_traces(salvage(uid, damage))
-        for uid, names in self._traces().items():
+        for uid in self._traces.claim_uids():
             if uid not in self._records and uid not in self._fences:
-                log.warning("claim without record", claim=uid, devices=list(names))
-                self._fences[uid] = Fence(uid=uid, reason="record missing", devices=tuple(names))
+                fence = self._with_traces(Fence(uid=uid, reason="record missing"))
+                log.warning("claim without record", claim=uid, devices=list(fence.devices))
+                self._fences[uid] = fence
 
     def _with_traces(self, fence: Fence) -> Fence:
-        names = self._traces().get(fence.uid, ())
-        return Fence(
-            uid=fence.uid,
-            reason=fence.reason,
-            devices=tuple(dict.fromkeys((*fence.devices, *names))),
-            gpu_uuids=fence.gpu_uuids,
-            claim=fence.claim,
-            newer=fence.newer,
-        )
+        names = (*fence.devices, *self._traces.device_names(fence.uid))
+        return msgspec.structs.replace(fence, devices=_unique(names))
 
     def _settle(self, uid: str) -> None:
         """Best effort: a good record, or none and no artefact, outranks what was set aside."""
@@ -168,13 +175,15 @@ class Ledger:
             log.warning("quarantine not cleaned", claim=uid, error=str(error))
 
 
-def _fence_of(record: Record | None, *, uid: str) -> Fence:
-    if record is None:
-        return Fence(uid=uid, reason="damaged")
-    return Fence(
-        uid=uid,
-        reason="damaged",
-        devices=tuple(held.device for held in record.devices),
-        gpu_uuids=tuple(record.gpu_uuids()),
+def _joined(fence: Fence, record: Record) -> Fence:
+    """What was known before is better than what is left."""
+    return msgspec.structs.replace(
+        fence,
+        devices=_unique((*(held.device for held in record.devices), *fence.devices)),
+        gpu_uuids=_unique((*sorted(record.gpu_uuids()), *fence.gpu_uuids)),
         claim=record.claim,
     )
+
+
+def _unique(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))

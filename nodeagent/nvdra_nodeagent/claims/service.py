@@ -91,7 +91,7 @@ class NodeClaims(ClaimService):
         journal = Journal(state_dir)
         self._ledger = Ledger(
             journal,
-            traces=lambda: {uid: cdi.device_names(uid) for uid in cdi.claim_uids()},
+            traces=cdi,
             on_quarantine=self._tell_quarantined,
         )
         handlers = StepHandlers({CdiStep: CdiHandler(cdi, inventory=inventory)})

@@ -213,6 +213,8 @@ class FolderCdi:
         return [path.stem.removeprefix("claim_") for path in self.root.glob("claim_*.txt")]
 
     def device_names(self, claim_uid: str) -> Sequence[str]:
+        if not self.exists(claim_uid):
+            return []
         return [line.split()[0] for line in self.path(claim_uid).read_text().splitlines()]
 
     def sweep_temporaries(self, *, older_than_s: float) -> Sequence[str]:
