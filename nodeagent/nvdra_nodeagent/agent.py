@@ -14,6 +14,7 @@ from nvdra_kube.semver import server_minor
 from nvdra_nodeagent.cdi.builder import CdiBuilder
 from nvdra_nodeagent.cdi.claim_files import ClaimFiles
 from nvdra_nodeagent.cdi.store import CdiStore
+from nvdra_nodeagent.claims.patience import DEFAULT_BUDGET_S
 from nvdra_nodeagent.claims.service import NodeClaims
 from nvdra_nodeagent.errors import Permanent
 from nvdra_nodeagent.inventory.keeper import InventoryKeeper
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from nvdra_nodeagent.inventory.model import Inventory
     from nvdra_nodeagent.program.metrics import AgentMetrics
     from nvdra_nodeagent.program.options import Options
+    from nvdra_nodeagent.slices.errors import FieldsDropped, SlicesRefused
 
 log = structlog.get_logger(__name__)
 
@@ -52,6 +54,7 @@ class GpuAgent:
         gates: FeatureGates,
         metrics: AgentMetrics,
         boot_id: str,
+        retry_budget_s: float = DEFAULT_BUDGET_S,
     ) -> None:
         self._options = options
         self._api = api
@@ -73,8 +76,12 @@ class GpuAgent:
             gates=gates,
             boot_id=boot_id,
             observer=metrics,
+            retry_budget_s=retry_budget_s,
         )
-        self.publisher = Publisher(api, driver=GPU_DRIVER, node=options.node_name)
+        self._list_attributes = gates["DRAListTypeAttributes"]
+        self.publisher = Publisher(
+            api, driver=GPU_DRIVER, node=options.node_name, on_degraded=self._degrade
+        )
         metrics.count_slice_writes(self.publisher.writes)
         self.kubelet = KubeletPlugin(
             driver=GPU_DRIVER,
@@ -150,13 +157,21 @@ class GpuAgent:
             inventory,
             node=self._options.node_name,
             server=self._server,
-            list_attributes=self._gates["DRAListTypeAttributes"],
+            list_attributes=self._list_attributes,
         )
         self._metrics.defects(len(inventory.defects) + len(plan.defects))
         for defect in plan.defects:
             log.warning("device left out", device=defect.device, cause=defect.cause)
         self._announce([device.name for content in plan.slices for device in content.devices])
         self.publisher.desire(plan.slices)
+
+    def _degrade(self, problem: FieldsDropped | SlicesRefused) -> None:
+        """Better a pool in the plain form than none: what the cluster refuses is left out."""
+        self._metrics.publish_failed()
+        log.error("the API server does not take the slices as planned", cause=str(problem))
+        if self._list_attributes:
+            self._list_attributes = False
+            self._publish(self.keeper.current)
 
     def _announce(self, names: list[str]) -> None:
         for name in names:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,7 +20,7 @@ from nvdra_sim.cluster.node import ApiAccess, MachineChoice, NodeDirectories, Si
 from nvdra_sim.cluster.scheduler import Scheduler
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
     from nvdra_sim.cluster.agent_process import AgentProcess
@@ -52,7 +53,7 @@ class EmbeddedCluster:
     api: LocalApi
     server: ApiServer
     machine: MachineChoice
-    nodes: list[SimulatedNode] = field(default_factory=list)
+    nodes: list[SimulatedNode]
     agents: dict[str, AgentProcess] = field(default_factory=dict)
 
     @property
@@ -122,8 +123,9 @@ async def embedded_cluster(plan: ClusterPlan, *, root: Path) -> AsyncIterator[Em
     async with AsyncExitStack() as stack:
         store = ClusterStore()
         api = LocalApi(store)
-        server = await stack.enter_async_context(ApiServer(store))
-        cluster = EmbeddedCluster(root, store, api, server, plan.machine)
+        nodes: list[SimulatedNode] = []
+        server = await stack.enter_async_context(ApiServer(store, pod_logs=partial(_logs, nodes)))
+        cluster = EmbeddedCluster(root, store, api, server, plan.machine, nodes)
         _write_access(cluster)
         await _install(api)
         if not plan.nodes:
@@ -133,6 +135,15 @@ async def embedded_cluster(plan: ClusterPlan, *, root: Path) -> AsyncIterator[Em
         tasks.start("controllers", ControllerManager(api).run)
         _add_nodes(cluster, plan, tasks)
         yield cluster
+
+
+def _logs(nodes: Sequence[SimulatedNode], namespace: str, pod: str, container: str) -> str:
+    """What the pod's kubelet kept of a container's output. Raises `LookupError`."""
+    for node in nodes:
+        for name in node.kubelet.containers(namespace, pod):
+            if container in ("", name):
+                return node.kubelet.logs(namespace, pod, name)
+    raise LookupError(f"no container {container!r} of pod {namespace}/{pod} has run")
 
 
 def _add_nodes(cluster: EmbeddedCluster, plan: ClusterPlan, tasks: _Tasks) -> None:
