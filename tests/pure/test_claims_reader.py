@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from nvdra_kube.errors import (
@@ -79,6 +81,12 @@ async def test_failures_are_told_apart(failure: ApiError, kind: type, reason: st
     error = await refusal(api)
     assert (type(error), error.reason) == (kind, reason)
     assert "default/claim" in str(error)
+
+
+async def test_a_server_that_does_not_answer_is_given_up_on() -> None:
+    api = ClaimApi(gate=asyncio.Event())
+    with pytest.raises(Retryable, match="no answer in time"):
+        await ClaimReader(api, call_timeout_s=0.01).get(REF)
 
 
 async def test_the_current_uid_is_that_of_the_name() -> None:

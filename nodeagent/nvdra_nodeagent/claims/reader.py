@@ -92,11 +92,16 @@ class ClaimReader:
 
     async def _any_version(self, call: Callable[[Resource], Awaitable[Body]], *, name: str) -> Body:
         """A server that lacks the version answers 404 as for a missing object, but names none."""
+        async with asyncio.timeout(self._call_timeout_s):
+            return await self._first_version(call, name=name)
+
+    async def _first_version(
+        self, call: Callable[[Resource], Awaitable[Body]], *, name: str
+    ) -> Body:
         missing: NotFound | None = None
         for version in (self._version, *(v for v in _VERSIONS if v != self._version)):
             try:
-                async with asyncio.timeout(self._call_timeout_s):
-                    answer = await call(version)
+                answer = await call(version)
             except NotFound as error:
                 if name and error.details.get("name") == name:
                     self._version = version
