@@ -61,7 +61,7 @@ create_link() {
     esac
     target=${1%%::*} link=${1#*::}
     resolve "${link%/*}"
-    mkdir -p "$root$inside"
+    [ -d "$root$inside" ] || mkdir -p "$root$inside"
     place=$root$inside/${link##*/}
     if [ -e "$place" ] && [ ! -L "$place" ]; then
         fail "$link exists in the container and is no link"
