@@ -1,0 +1,115 @@
+"""The real node agent as a process, on a simulated machine with 8 H100s, and what is seen of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nvdra_kube.resources import RESOURCE_SLICES
+from nvdra_kube.session import KubeSession
+from nvdra_sim.cluster.node import ApiAccess, MachineChoice, NodeDirectories
+
+from .api_server import DRIVER, NODE
+from .production import environ
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from nvdra_kube.api import KubeApi
+
+PATIENCE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """Where an agent runs: interpreter, directories, and the way to the API server."""
+
+    python: Path
+    directories: NodeDirectories
+    access: ApiAccess
+
+    @property
+    def socket(self) -> Path:
+        return self.directories.plugins / DRIVER / "dra.sock"
+
+    def command(self, *extra: str) -> list[str]:
+        return [
+            *(str(self.python), "-m", "nvdra_nodeagent.main"),
+            *self.directories.agent_arguments(NODE, MachineChoice(profile="h100")),
+            *("--service-account-dir", str(self.access.service_account_dir)),
+            *extra,
+        ]
+
+    def session(self) -> KubeSession:
+        return KubeSession.in_cluster(
+            environ=self.access.environ(), service_account_dir=self.access.service_account_dir
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RunningAgent:
+    """An agent whose slices stand in the API; `visible_s` after its start they did."""
+
+    process: asyncio.subprocess.Process
+    visible_s: float
+
+    def memory_mib(self) -> dict[str, float]:
+        """Resident, proportional (shared pages divided among their users), and anonymous memory."""
+        text = Path(f"/proc/{self.process.pid}/smaps_rollup").read_text()
+        fields = dict(line.split(":", 1) for line in text.splitlines()[1:])
+        wanted = {"resident": "Rss", "proportional": "Pss", "anonymous": "Anonymous"}
+        return {name: int(fields[key].split()[0]) / 1024 for name, key in wanted.items()}
+
+    def threads(self) -> int:
+        return len(list(Path(f"/proc/{self.process.pid}/task").iterdir()))
+
+
+@asynccontextmanager
+async def running_agent(node: Node, *extra: str) -> AsyncIterator[RunningAgent]:
+    """Start the agent and wait for its slices; SIGTERM at the end."""
+    async with node.session() as api:
+        revision = (await api.list(RESOURCE_SLICES))["metadata"]["resourceVersion"]
+        started = time.perf_counter()
+        process = await _start(node, extra)
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                await _slices_visible(api, revision)
+            yield RunningAgent(process, time.perf_counter() - started)
+        finally:
+            if process.returncode is None:
+                process.terminate()
+            await process.wait()
+
+
+async def delete_slices(api: KubeApi) -> None:
+    """As a node that has never had a driver."""
+    for body in (await api.list(RESOURCE_SLICES))["items"]:
+        await api.delete(RESOURCE_SLICES, body["metadata"]["name"])
+
+
+async def _start(node: Node, extra: Sequence[str]) -> asyncio.subprocess.Process:
+    with node.directories.agent_log.open("ab") as log:
+        return await asyncio.create_subprocess_exec(
+            *node.command(*extra),
+            env=environ(**node.access.environ()),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+
+
+async def _slices_visible(api: KubeApi, revision: str) -> None:
+    if await _devices(api):
+        return  # still there from the last run
+    async for event in api.watch(RESOURCE_SLICES, resource_version=revision):
+        if event.type == "ADDED" and event.object["spec"].get("devices"):
+            return
+
+
+async def _devices(api: KubeApi) -> list[Any]:
+    items = (await api.list(RESOURCE_SLICES))["items"]
+    return [device for item in items for device in item["spec"].get("devices", ())]
