@@ -1,0 +1,172 @@
+"""A real Kubernetes cluster on this machine, as a context manager."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Self
+
+from . import images, preflight
+from .binaries import KUBERNETES, ensure_built
+from .controlplane import ControlPlane
+from .kubectl import Kubectl, Manifest, is_ready
+from .network import listen
+from .node import Node
+from .patience import eventually
+from .processes import ProcessMark
+from .record import ClusterRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from types import TracebackType
+
+    from .machine import Daemon
+
+# Users known by token are outside of the default bindings.
+_KUBE_PROXY_RIGHTS: Manifest = {
+    "apiVersion": "rbac.authorization.k8s.io/v1",
+    "kind": "ClusterRoleBinding",
+    "metadata": {"name": "kube-proxy"},
+    "roleRef": {
+        "apiGroup": "rbac.authorization.k8s.io",
+        "kind": "ClusterRole",
+        "name": "system:node-proxier",
+    },
+    "subjects": [
+        {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "system:kube-proxy"}
+    ],
+}
+
+
+class RealCluster:
+    """etcd, control plane and nodes; up on entering, gone without trace on leaving.
+
+    It belongs to this process: should it be killed, everything in the cluster ends at once and
+    the next run of anything here clears up the rest.
+
+    Raises (on entering):
+        Refused: this machine cannot run it; one line for each reason.
+        RingError: building or starting something failed.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        nodes: int = 2,
+        port: int = 0,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.name = name
+        self.nodes: list[Node] = []
+        self._node_count = nodes
+        self._port = port
+        self._say = say
+        self._record = ClusterRecord.own(name)
+        self._stack = contextlib.ExitStack()
+        self._control_plane: ControlPlane | None = None
+
+    def __enter__(self) -> Self:
+        preflight.check(preflight.Wanted(cluster=self.name, port=self._port), say=self._say)
+        ensure_built(say=self._say)
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._record.erase)
+            self._start(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    @property
+    def kubeconfig(self) -> Path:
+        """For the administrator, with everything in one file."""
+        return self._record.kubeconfig
+
+    @property
+    def folder(self) -> Path:
+        """Disks and logs: ``control-plane/logs``, ``node-1/logs``."""
+        return self._record.folder
+
+    @property
+    def control_plane(self) -> ControlPlane:
+        assert self._control_plane is not None, "the cluster is up"
+        return self._control_plane
+
+    @property
+    def api_server(self) -> Daemon:
+        """To be stopped and started; ``control_plane.wait_until_ready`` afterwards."""
+        return self.control_plane.api_server
+
+    @property
+    def kubectl(self) -> Kubectl:
+        return Kubectl(KUBERNETES.folder() / "kubectl", self.kubeconfig)
+
+    def load_images(self, *archives: Path) -> None:
+        """Import OCI archives into every node."""
+        with ThreadPoolExecutor(len(self.nodes)) as pool:
+            list(pool.map(lambda node: node.import_images(archives), self.nodes))
+
+    def wait_until_nodes_ready(self) -> None:
+        eventually(self._all_ready, until=f"all {self._node_count} nodes are Ready", every_s=0.2)
+
+    def _all_ready(self) -> bool:
+        for node in self.nodes:
+            node.check()
+        return sum(map(is_ready, self.kubectl.list("nodes"))) == self._node_count
+
+    def _start(self, stack: contextlib.ExitStack) -> None:
+        started = time.monotonic()
+        names = [f"node-{n}" for n in range(1, self._node_count + 1)]
+        self._record.cgroups = [f"nvdra-{self.name}-{node}" for node in names]
+        self._record.write()
+        archives = images.archives()
+        control_plane = ControlPlane(
+            self.folder / "control-plane", nodes=names, listening=listen(self._port)
+        )
+        self._control_plane = control_plane
+        stack.callback(control_plane.power_off)
+        control_plane.start()
+        for index in range(1, self._node_count + 1):
+            node = self._add_node(index, control_plane)
+            stack.callback(node.power_off)
+            node.start_containerd()
+        self._note_machines()
+        self.load_images(*archives)
+        control_plane.complete()
+        self._write_kubeconfig(control_plane)
+        self.kubectl.apply(_KUBE_PROXY_RIGHTS)
+        for node in self.nodes:
+            node.join()
+        self.wait_until_nodes_ready()
+        self._say(f"cluster {self.name} is up after {time.monotonic() - started:.1f} s")
+
+    def _add_node(self, index: int, control_plane: ControlPlane) -> Node:
+        node = Node(
+            index,
+            cluster=self.name,
+            folder=self.folder / f"node-{index}",
+            control_plane=control_plane,
+            count=self._node_count,
+        )
+        self.nodes.append(node)
+        return node
+
+    def _note_machines(self) -> None:
+        machines = [self.control_plane.machine, *(node.machine for node in self.nodes)]
+        self._record.machines = [ProcessMark.of(m.init.pid) or m.init for m in machines]
+        self._record.write()
+
+    def _write_kubeconfig(self, control_plane: ControlPlane) -> None:
+        self._record.server = control_plane.server
+        self._record.write()
+        text = control_plane.credentials.kubeconfig("admin", server=control_plane.server)
+        self.kubeconfig.touch(mode=0o600)
+        self.kubeconfig.write_text(text)

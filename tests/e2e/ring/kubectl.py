@@ -1,0 +1,86 @@
+"""kubectl, typed as far as tests need it."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+from .patience import eventually
+from .processes import run
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+Manifest: TypeAlias = "dict[str, Any]"
+
+
+class Kubectl:
+    """Runs kubectl with one kubeconfig.
+
+    Every method raises ``CommandFailed`` with kubectl's own words when it fails.
+    """
+
+    def __init__(self, program: Path, kubeconfig: Path) -> None:
+        self._program = program
+        self._kubeconfig = kubeconfig
+
+    def __call__(self, *arguments: str, stdin: str | None = None) -> str:
+        """Run any kubectl command and return what it prints."""
+        env = {**os.environ, "KUBECONFIG": str(self._kubeconfig)}
+        return run([self._program, *arguments], stdin=stdin, env=env)
+
+    def apply(self, *manifests: Manifest) -> None:
+        self("apply", "--filename=-", stdin=_as_list(manifests))
+
+    def create(self, *manifests: Manifest) -> None:
+        self("create", "--filename=-", stdin=_as_list(manifests))
+
+    def delete(self, *manifests: Manifest) -> None:
+        """Delete and wait until they are gone; what is not there counts as deleted."""
+        self(
+            "delete", "--ignore-not-found", "--wait", "--filename=-", stdin=_as_list(manifests)
+        )  # fmt: skip
+
+    def get(self, kind: str, name: str, *, namespace: str = "default") -> Manifest:
+        answer = self("get", kind, name, f"--namespace={namespace}", "--output=json")
+        return cast("Manifest", json.loads(answer))
+
+    def list(self, kind: str, *arguments: str) -> Sequence[Manifest]:
+        answer = json.loads(self("get", kind, *arguments, "--output=json"))
+        return cast("list[Manifest]", answer["items"])
+
+    def logs(self, pod: str, *, namespace: str = "default", container: str = "") -> str:
+        chosen = [f"--container={container}"] if container else []
+        return self("logs", pod, f"--namespace={namespace}", *chosen)
+
+    def wait_for_phase(
+        self, phase: str, pod: str, *, namespace: str = "default", deadline_s: float = 180
+    ) -> Manifest:
+        """Wait until the pod is in this phase and return it."""
+
+        def look() -> Manifest | None:
+            seen = self.get("pod", pod, namespace=namespace)
+            return seen if seen.get("status", {}).get("phase") == phase else None
+
+        return eventually(
+            look, until=f"pod {namespace}/{pod} is {phase}", deadline_s=deadline_s, every_s=0.2
+        )
+
+    def wait_until_ready(self, pod: str, *, namespace: str = "default") -> Manifest:
+        def look() -> Manifest | None:
+            seen = self.get("pod", pod, namespace=namespace)
+            return seen if is_ready(seen) else None
+
+        return eventually(look, until=f"pod {namespace}/{pod} is Ready", every_s=0.2)
+
+
+def is_ready(manifest: Manifest) -> bool:
+    """True for a pod or node with the condition Ready."""
+    conditions = manifest.get("status", {}).get("conditions", [])
+    return any(seen["type"] == "Ready" and seen["status"] == "True" for seen in conditions)
+
+
+def _as_list(manifests: Sequence[Manifest]) -> str:
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": list(manifests)})
