@@ -267,6 +267,13 @@ async def test_the_host_name_is_the_pods(start: Start, log: Callable[[], str]) -
     assert log() == "pod-1\npod-1\n"
 
 
+async def test_a_log_that_cannot_be_written_is_a_start_error(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "log").mkdir()
+    with pytest.raises(StartError, match="log"):
+        await start("true")
+    assert not (tmp_path / "bundle").exists()
+
+
 async def test_a_cancelled_start_leaves_nothing(start: Start, tmp_path: Path) -> None:
     hook = a_hook(tmp_path, f"echo here > {tmp_path}/started; exec sleep 600")
     task = asyncio.create_task(start("true", edits=ContainerEdits(hooks=[hook])))

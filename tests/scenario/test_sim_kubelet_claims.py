@@ -329,6 +329,21 @@ async def test_claims_of_pods_that_vanished_are_swept(bench: Bench) -> None:
     assert bench.saved() == []
 
 
+async def test_a_state_file_that_cannot_be_written_stops_both_ways_until_it_can(
+    bench: Bench,
+) -> None:
+    resources, pod = await bench.resources(), await bench.pod("one")
+    bench.state.mkdir()
+    with pytest.raises(PrepareError, match="dra_manager_state"):
+        await resources.prepare(pod)
+    assert bench.driver.calls == []
+    with pytest.raises(UnprepareError, match="dra_manager_state"):
+        await resources.unprepare(pod)
+    bench.state.rmdir()
+    await resources.unprepare(pod)
+    assert bench.saved() == []
+
+
 async def test_a_damaged_state_file_is_put_aside(bench: Bench) -> None:
     bench.state.write_text("{")
     await (await bench.resources()).prepare(await bench.pod("one"))

@@ -114,6 +114,20 @@ async def test_dot_names_and_plain_files_are_left_alone(
         assert hidden.asked == 0
 
 
+async def test_a_left_over_socket_hinders_nobody_and_is_taken_up_when_it_lives(
+    registry: PluginRegistry, tmp_path: Path
+) -> None:
+    async with serving(FakeDriver(), tmp_path, socket=".kept"):
+        (tmp_path / "plugins_registry/.kept").rename(tmp_path / "plugins_registry/dead")
+    async with running(registry):
+        async with serving(FakeDriver(name="other"), tmp_path, socket="b"):
+            await registry.wait_registered("other")
+        assert registry.client(DRIVER) is None
+        (tmp_path / "plugins_registry/dead").unlink()
+        async with serving(FakeDriver(), tmp_path, socket="dead"):
+            await registry.wait_registered(DRIVER)
+
+
 async def test_a_renamed_socket_in_a_folder_is_found(
     registry: PluginRegistry, tmp_path: Path
 ) -> None:

@@ -7,6 +7,7 @@ conflict that no runtime resolves. Everything here blocks and belongs on a worke
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
@@ -49,22 +50,26 @@ class CdiRegistry:
 
     directories: Sequence[Path]
     _files: dict[Path, _File] = field(init=False, default_factory=dict)
+    # Containers that start together resolve on several threads.
+    _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
 
     def resolve(self, ids: Iterable[str]) -> ContainerEdits:
         """The merged edits of `ids`. Raises `CdiError` naming every id that cannot be resolved."""
         wanted = tuple(dict.fromkeys(ids))
         if not wanted:
             return ContainerEdits()
-        self._refresh()
-        devices, conflicts = self._devices()
-        missing = [name for name in wanted if name not in devices]
-        if missing:
-            raise CdiError(self._explain(missing, conflicts))
+        with self._lock:
+            self._refresh()
+            devices, conflicts = self._devices()
+            missing = [name for name in wanted if name not in devices]
+            if missing:
+                raise CdiError(self._explain(missing, conflicts))
         return merge_edits(_edits_in_order([devices[name] for name in wanted]))
 
     def problems(self) -> dict[Path, str]:
         """Files that are skipped, and why."""
-        self._refresh()
+        with self._lock:
+            self._refresh()
         return {path: file.problem for path, file in self._files.items() if file.problem}
 
     def _refresh(self) -> None:

@@ -86,6 +86,9 @@ class NamespaceRuntime:
         try:
             await asyncio.to_thread(_write_bundle, spec)
             return await _spawn(spec)
+        except OSError as exc:
+            await asyncio.to_thread(_remove_bundle, spec.bundle)
+            raise StartError(f"launching container {spec.name}: {exc}") from exc
         except BaseException:
             await asyncio.shield(asyncio.to_thread(_remove_bundle, spec.bundle))
             raise

@@ -60,6 +60,8 @@ class PodResources:
         # A lock lives as long as somebody holds it or waits for it.
         self._locks: WeakValueDictionary[_Key, asyncio.Lock] = WeakValueDictionary()
         self._writing = asyncio.Lock()
+        # True while the file is behind, so that a failed write is made up for.
+        self._unsaved = False
 
     @classmethod
     async def open(
@@ -164,8 +166,8 @@ class PodResources:
                 state.pods.discard(pod)
             for state in last:
                 del self._states.claims[(state.ref.namespace, state.ref.name)]
-            if held:
-                await self._save()
+            if held or self._unsaved:
+                await self._save_release()
 
     async def _unprepare_all(self, states: Sequence[ClaimState]) -> None:
         batches: dict[str, list[ClaimState]] = {}
@@ -189,7 +191,15 @@ class PodResources:
 
     async def _save(self) -> None:
         async with self._writing:
+            self._unsaved = True
             await asyncio.to_thread(self._states.write, self._states.encode())
+            self._unsaved = False
+
+    async def _save_release(self) -> None:
+        try:
+            await self._save()
+        except AgentError as exc:
+            raise UnprepareError(f"unprepare dynamic resources: {exc}") from exc
 
     @asynccontextmanager
     async def _locked(self, keys: Iterable[_Key]) -> AsyncIterator[list[_Key]]:

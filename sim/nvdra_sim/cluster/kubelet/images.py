@@ -11,7 +11,8 @@ import re
 import shutil
 import subprocess
 import tempfile
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,7 +79,8 @@ class ImageStore:
 
     directory: Path
     programs: Sequence[str] = PROGRAMS
-    _image: Image | None = None
+    _image: Image | None = field(init=False, default=None)
+    _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
 
     def image(self, name: str) -> Image:
         """The image that stands in for `name`. Blocks; builds it at the first call.
@@ -87,19 +89,23 @@ class ImageStore:
         """
         if not name:
             raise ImageError("the container names no image; set spec.containers[].image")
-        if self._image is None:
-            try:
-                self._image = self._open()
-            except OSError as exc:
-                raise ImageError(
-                    f"stand-in image below {self.directory}: {exc}; use a writable directory"
-                ) from exc
-        return self._image
+        with self._lock:
+            if self._image is None:
+                self._image = self._open_or_explain()
+            return self._image
 
     def contents(self) -> tuple[str, ...]:
         """Paths of the programs and files in the image, sorted."""
         image = self.image("contents")
         return tuple(sorted(f"/{name}" for name in image.files))
+
+    def _open_or_explain(self) -> Image:
+        try:
+            return self._open()
+        except OSError as exc:
+            raise ImageError(
+                f"stand-in image below {self.directory}: {exc}; use a writable directory with space"
+            ) from exc
 
     def _open(self) -> Image:
         root = self.directory / "stand-in"

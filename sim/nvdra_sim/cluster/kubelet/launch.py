@@ -7,6 +7,10 @@ devices may carry a `hostPath`. Root is not needed: everything happens in a user
 Three processes: the kubelet, this supervisor, and the container's process 1. Each dies with the one
 before it, even on SIGKILL. The supervisor passes signals on (SIGUSR1 becomes SIGKILL) and exits
 with the container's exit code; what went wrong before the command ran is written to STATUS_FD.
+
+Hooks that a runtime would run outside (prestart, createRuntime) run with the createContainer hooks:
+in the container's mount namespace, the host's files still in reach. Those after the start
+(poststart, poststop) are not run.
 """
 
 # Paths are strings here: pathlib costs start-up time, and is out of reach once the root changed.
