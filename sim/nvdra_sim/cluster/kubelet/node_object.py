@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import platform
 from typing import TYPE_CHECKING
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from nvdra_kube.api import Body, KubeApi
-
-import asyncio
 
 log = structlog.get_logger(__name__)
 
