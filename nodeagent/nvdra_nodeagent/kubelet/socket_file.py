@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import socket
 import stat
 from typing import TYPE_CHECKING
@@ -27,19 +28,19 @@ class SocketFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        # No longer than `dra.sock`, so that a path which fits does not fail for its hidden twin.
+        # Not the process id: two containers that share the directory may both have 1.
+        self._hidden = path.with_name(f".{secrets.token_hex(3)}")
         self._identity: tuple[int, int] | None = None
 
     def bind(self) -> socket.socket:
         """Listen out of sight. Raises `Permanent` when the path cannot hold a socket."""
-        hidden = self._hidden()
-        for candidate in (self.path, hidden):
+        for candidate in (self.path, self._hidden):
             _check_length(candidate)
         _refuse_non_socket(self.path)
-        with contextlib.suppress(FileNotFoundError):
-            hidden.unlink()
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            listener.bind(str(hidden))
+            listener.bind(str(self._hidden))
             listener.listen(128)
             listener.setblocking(False)
         except OSError as exc:
@@ -53,10 +54,9 @@ class SocketFile:
 
     def publish(self) -> None:
         """Make the bound socket visible under its name."""
-        hidden = self._hidden()
-        status = hidden.stat()
+        status = self._hidden.stat()
         self._identity = (status.st_dev, status.st_ino)
-        hidden.rename(self.path)
+        self._hidden.rename(self.path)
 
     def remove(self) -> None:
         """Unlink the socket, unless another process has put its own there meanwhile."""
@@ -65,11 +65,7 @@ class SocketFile:
             if (status.st_dev, status.st_ino) == self._identity:
                 self.path.unlink()
         with contextlib.suppress(FileNotFoundError):
-            if self._identity is None:
-                self._hidden().unlink()
-
-    def _hidden(self) -> Path:
-        return self.path.with_name(f".{os.getpid()}-{self.path.name[:16]}")
+            self._hidden.unlink()
 
 
 def _check_length(path: Path) -> None:
