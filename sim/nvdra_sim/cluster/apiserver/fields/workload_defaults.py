@@ -28,13 +28,15 @@ def default_pod(body: Body, now: str) -> None:
     if isinstance(spec, dict):
         _default_pod_spec(spec)
         _fill(spec, _ADMITTED_POD)
+        _tolerate_lost_nodes(spec)
 
 
 def start_pod(body: Body, now: str) -> None:
-    """A pod begins as Pending, tolerating a lost node for five minutes."""
-    spec = body.get("spec")
-    if not isinstance(spec, dict):
-        return
+    body["status"] = {"phase": "Pending", "qosClass": _qos_class(body["spec"])}
+
+
+def _tolerate_lost_nodes(spec: Body) -> None:
+    """For five minutes; on updates too, so that manifests applied again need not say it."""
     tolerations = spec.setdefault("tolerations", [])
     if isinstance(tolerations, list):
         tolerated = {item.get("key") for item in tolerations if isinstance(item, dict)}
@@ -43,7 +45,6 @@ def start_pod(body: Body, now: str) -> None:
             for key in _EVICTING_TAINTS
             if not tolerated & {key, None}
         ]
-    body["status"] = {"phase": "Pending", "qosClass": _qos_class(spec)}
 
 
 def default_template_owner(body: Body, now: str) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import secrets
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import structlog
@@ -21,7 +22,7 @@ from nvdra_sim.cluster.apiserver.https.tables import table_of, wants_table
 from nvdra_sim.cluster.apiserver.https.tls import issue_identity
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
     from types import TracebackType
     from typing import Self
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger()
 
 _MAX_BODY = 3 * 1024 * 1024
+_LAST_ANSWERS_S = 0.5
 _PUBLIC = frozenset({"/version", "/livez", "/readyz", "/healthz"})
 # An empty document: clients then ask OpenAPI v3, or leave validation to the server.
 _OPENAPI_V2 = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
@@ -64,6 +66,7 @@ class ApiServer:
         self._pod_logs = pod_logs
         self._front = Front(store)
         self._runner: web.ServerRunner | None = None
+        self._streams: set[asyncio.Task[object]] = set()
 
     @property
     def url(self) -> str:
@@ -106,6 +109,8 @@ class ApiServer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        for stream in self._streams:
+            stream.cancel()
         if self._runner:
             await self._runner.cleanup()
             self._runner = None
@@ -167,12 +172,24 @@ class ApiServer:
         as_table = wants_table(request.headers.get("Accept", ""))
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         response.enable_chunked_encoding()
-        await response.prepare(request)
-        async for line in _or_error(lines):
-            text = self._line_as_table(call, line) if as_table else line
-            await response.write(text + b"\n")
-        await response.write_eof()
+        with self._ended_on_close():
+            await response.prepare(request)
+            async for line in _or_error(lines):
+                text = self._line_as_table(call, line) if as_table else line
+                await response.write(text + b"\n")
+            await response.write_eof()
         return response
+
+    @contextmanager
+    def _ended_on_close(self) -> Iterator[None]:
+        """Streams would hold up the end of the server until their own."""
+        task = asyncio.current_task()
+        assert task, "requests are served in tasks"
+        self._streams.add(task)
+        try:
+            yield
+        finally:
+            self._streams.discard(task)
 
     def _line_as_table(self, call: Call, line: bytes) -> bytes:
         event = decode(line)
@@ -195,13 +212,14 @@ class ApiServer:
 async def _read(request: web.BaseRequest) -> bytes:
     if not request.body_exists:
         return b""
-    if (request.content_length or 0) > _MAX_BODY:
-        raise refusals.for_status(413, f"Request entity too large: limit is {_MAX_BODY}")
-    raw = bytearray()
+    raw, size = bytearray(), 0
     async for chunk in request.content.iter_any():
-        raw += chunk
-        if len(raw) > _MAX_BODY:
-            raise refusals.for_status(413, f"Request entity too large: limit is {_MAX_BODY}")
+        size += len(chunk)
+        # What is too much is read to its end all the same: else the client never sees the answer.
+        if size <= _MAX_BODY:
+            raw += chunk
+    if size > _MAX_BODY:
+        raise refusals.for_status(413, f"Request entity too large: limit is {_MAX_BODY}")
     return bytes(raw)
 
 
