@@ -14,7 +14,6 @@ from .kubectl import Kubectl, Manifest, is_ready
 from .network import listen
 from .node import Node
 from .patience import eventually
-from .processes import ProcessMark
 from .record import ClusterRecord
 
 if TYPE_CHECKING:
@@ -138,7 +137,7 @@ class RealCluster:
             node = self._add_node(index, control_plane)
             stack.callback(node.power_off)
             node.start_containerd()
-        self._note_machines()
+        self._note()
         self.load_images(*archives)
         control_plane.complete()
         self._write_kubeconfig(control_plane)
@@ -146,6 +145,7 @@ class RealCluster:
         for node in self.nodes:
             node.join()
         self.wait_until_nodes_ready()
+        self._note(ready=True)
         self._say(f"cluster {self.name} is up after {time.monotonic() - started:.1f} s")
 
     def _add_node(self, index: int, control_plane: ControlPlane) -> Node:
@@ -155,18 +155,20 @@ class RealCluster:
             folder=self.folder / f"node-{index}",
             control_plane=control_plane,
             count=self._node_count,
+            rebooted=self._note,
         )
         self.nodes.append(node)
         return node
 
-    def _note_machines(self) -> None:
+    def _note(self, *, ready: bool = False) -> None:
+        """Keep the record true; nodes call it when they were powered on again."""
         machines = [self.control_plane.machine, *(node.machine for node in self.nodes)]
-        self._record.machines = [ProcessMark.of(m.init.pid) or m.init for m in machines]
+        self._record.machines = {machine.name: machine.init for machine in machines}
+        self._record.is_ready |= ready
         self._record.write()
 
     def _write_kubeconfig(self, control_plane: ControlPlane) -> None:
         self._record.server = control_plane.server
-        self._record.write()
         text = control_plane.credentials.kubeconfig("admin", server=control_plane.server)
         self.kubeconfig.touch(mode=0o600)
         self.kubeconfig.write_text(text)

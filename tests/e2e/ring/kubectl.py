@@ -6,6 +6,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+from .errors import RingError
 from .patience import eventually
 from .processes import run
 
@@ -60,18 +61,22 @@ class Kubectl:
     ) -> Manifest:
         """Wait until the pod is in this phase and return it."""
 
-        def look() -> Manifest | None:
+        def look() -> Manifest:
             seen = self.get("pod", pod, namespace=namespace)
-            return seen if seen.get("status", {}).get("phase") == phase else None
+            if seen["status"].get("phase") != phase:
+                raise RingError(f"{pod} has status {json.dumps(seen['status'])[-1500:]}")
+            return seen
 
         return eventually(
             look, until=f"pod {namespace}/{pod} is {phase}", deadline_s=deadline_s, every_s=0.2
         )
 
     def wait_until_ready(self, pod: str, *, namespace: str = "default") -> Manifest:
-        def look() -> Manifest | None:
+        def look() -> Manifest:
             seen = self.get("pod", pod, namespace=namespace)
-            return seen if is_ready(seen) else None
+            if not is_ready(seen):
+                raise RingError(f"{pod} has status {json.dumps(seen['status'])[-1500:]}")
+            return seen
 
         return eventually(look, until=f"pod {namespace}/{pod} is Ready", every_s=0.2)
 

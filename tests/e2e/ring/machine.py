@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _INIT = Path(__file__).with_name("machine_init.py")
-_NAMESPACES = ("--mount", "--pid", "--net", "--uts", "--ipc")
+NAMESPACES = ("--mount", "--pid", "--net", "--uts", "--ipc")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +67,7 @@ class Machine:
         plan_file.write_text(plan.as_json())
         with log.open("w") as errors:
             starter = subprocess.Popen(
-                ["unshare", *_NAMESPACES, "--fork", "--kill-child", "--",
+                ["unshare", *NAMESPACES, "--fork", "--kill-child", "--",
                  sys.executable, "-I", "-S", _INIT, plan_file],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
             )  # fmt: skip
@@ -100,7 +100,7 @@ class Machine:
 
     def inside(self, command: Sequence[str | Path]) -> list[str]:
         """The command as it has to be called from outside to run in all namespaces."""
-        spaces = ["nsenter", f"--target={self.init.pid}", *_NAMESPACES, "--"]
+        spaces = ["nsenter", f"--target={self.init.pid}", *NAMESPACES, "--"]
         return [*spaces, *(str(word) for word in command)]
 
     def in_network(self, command: Sequence[str | Path]) -> list[str]:

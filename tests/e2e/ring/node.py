@@ -26,7 +26,7 @@ from .node_files import (
 from .patience import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from .controlplane import ControlPlane
@@ -43,13 +43,21 @@ class Node:
     """
 
     def __init__(
-        self, index: int, *, cluster: str, folder: Path, control_plane: ControlPlane, count: int
+        self,
+        index: int,
+        *,
+        cluster: str,
+        folder: Path,
+        control_plane: ControlPlane,
+        count: int,
+        rebooted: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = f"node-{index}"
         self.address = NodeAddress(index)
         self.cgroup = f"nvdra-{cluster}-{self.name}"
         self.folder = folder
         self._control_plane = control_plane
+        self._rebooted = rebooted
         self._others = [NodeAddress(n) for n in range(1, count + 1) if n != index]
         self.boot_id = ""
         self.machine = self._boot()
@@ -69,10 +77,13 @@ class Node:
         """Run a command on the node to its end; see ``Machine.enter``."""
         return self.machine.enter(*command, stdin=stdin, env={"PATH": _PATH, **(env or {})})
 
-    def daemon(self, *command: str | Path, env: Mapping[str, str] | None = None) -> Daemon:
+    def daemon(
+        self, *command: str | Path, env: Mapping[str, str] | None = None, log: str = ""
+    ) -> Daemon:
         """A further program for this node, not started yet. It dies when the node does."""
-        log = self.folder / "logs" / f"{str(command[0]).rpartition('/')[2]}.log"
-        return Daemon(self.machine, command, log=log, env={"PATH": _PATH, **(env or {})})
+        name = log or str(command[0]).rpartition("/")[2]
+        path = self.folder / "logs" / f"{name}.log"
+        return Daemon(self.machine, command, log=path, env={"PATH": _PATH, **(env or {})})
 
     def _boot(self) -> Machine:
         cgroups.create(self.cgroup)
@@ -175,6 +186,7 @@ class Node:
         if self.machine.is_on:
             raise RingError(f"{self.name} is on", remedy="power_off() first")
         self.machine = self._boot()
+        self._rebooted()
         self._make_daemons()
         self.start_containerd()
         self.wait_for_containerd()

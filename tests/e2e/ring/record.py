@@ -6,6 +6,7 @@ cluster is *stale*: its processes ended with it, but groups and disks were left 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -31,9 +32,10 @@ class ClusterRecord:
 
     name: str
     owner: ProcessMark
-    machines: list[ProcessMark] = field(default_factory=list)
+    machines: dict[str, ProcessMark] = field(default_factory=dict)
     cgroups: list[str] = field(default_factory=list)
     server: str = ""
+    is_ready: bool = False
 
     @property
     def folder(self) -> Path:
@@ -47,6 +49,11 @@ class ClusterRecord:
     @property
     def is_running(self) -> bool:
         return self.owner.alive
+
+    @property
+    def is_up(self) -> bool:
+        """Its owner lives and has finished bringing it up."""
+        return self.is_running and self.is_ready
 
     @classmethod
     def own(cls, name: str) -> ClusterRecord:
@@ -67,7 +74,8 @@ class ClusterRecord:
         try:
             told = json.loads((clusters_dir() / name / _FILE).read_text())
             told["owner"] = ProcessMark(**told["owner"])
-            told["machines"] = [ProcessMark(**mark) for mark in told["machines"]]
+            machines = told["machines"].items()
+            told["machines"] = {machine: ProcessMark(**mark) for machine, mark in machines}
             return cls(**told)
         except FileNotFoundError:
             return None
@@ -83,7 +91,7 @@ class ClusterRecord:
         Raises:
             RingError: something is still mounted on its disks.
         """
-        for machine in self.machines:
+        for machine in self.machines.values():
             machine.kill()
         for group in self.cgroups:
             cgroups.remove(group)
@@ -95,10 +103,11 @@ class ClusterRecord:
 
 
 def records() -> Iterator[ClusterRecord]:
-    """The records of all clusters, running and stale."""
+    """The records of all clusters, running and stale; damaged ones are left out."""
     for path in sorted(clusters_dir().glob(f"*/{_FILE}")):
-        if (record := ClusterRecord.read(path.parent.name)) is not None:
-            yield record
+        with contextlib.suppress(RingError):
+            if (record := ClusterRecord.read(path.parent.name)) is not None:
+                yield record
 
 
 def erase_stale() -> list[str]:

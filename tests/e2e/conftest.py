@@ -1,0 +1,79 @@
+"""The real cluster for tests: one for the session, brought up by the first test that asks.
+
+This ring runs only where it is named (``pytest tests/e2e``): it needs root and minutes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.e2e.ring.cluster import RealCluster
+from tests.e2e.ring.errors import Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.e2e.ring.kubectl import Kubectl
+
+_HERE = Path(__file__).parent
+_numbers = itertools.count(1)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave the ring out unless it, or something in it, was named."""
+    named = (Path(word.partition("::")[0]) for word in config.args)
+    base = config.invocation_params.dir
+    chosen = any((base / path).resolve().is_relative_to(_HERE) for path in named)
+    return None if chosen else True
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first test may have to build Kubernetes; a test here waits for conditions, not time."""
+    for item in items:
+        if item.path.is_relative_to(_HERE):
+            item.add_marker(pytest.mark.timeout(3600))
+
+
+@pytest.fixture(scope="session")
+def say(pytestconfig: pytest.Config) -> Callable[[str], None]:
+    """Tell the person who waits, past pytest's capturing."""
+    capture = pytestconfig.pluginmanager.getplugin("capturemanager")
+    terminal = pytestconfig.pluginmanager.getplugin("terminalreporter")
+
+    def to_terminal(line: str) -> None:
+        if capture is None or terminal is None:
+            return
+        with capture.global_and_fixture_disabled():
+            terminal.write_line(f"e2e: {line}")
+
+    return to_terminal
+
+
+@pytest.fixture(scope="session")
+def cluster(say: Callable[[str], None]) -> Iterator[RealCluster]:
+    """Two nodes, Ready. A test leaves it as it found it."""
+    try:
+        with RealCluster(name=f"test-{os.getpid()}", say=say) as running:
+            yield running
+    except Refused as refused:
+        lines = "\n".join(f"e2e: {problem}" for problem in refused.problems)
+        pytest.exit(lines, returncode=pytest.ExitCode.USAGE_ERROR)
+
+
+@pytest.fixture
+def kubectl(cluster: RealCluster) -> Kubectl:
+    return cluster.kubectl
+
+
+@pytest.fixture
+def namespace(kubectl: Kubectl) -> Iterator[str]:
+    """A namespace for one test, with its ServiceAccount; gone with everything in it."""
+    name = f"test-{next(_numbers)}"
+    kubectl("create", "namespace", name)
+    kubectl("wait", "--for=create", "serviceaccount/default", f"--namespace={name}")
+    yield name
+    kubectl("delete", "namespace", name, "--wait=false")

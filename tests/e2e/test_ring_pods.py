@@ -1,0 +1,93 @@
+"""What every later test relies on: nodes, pods, networks, Services, webhooks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.e2e.ring.kubectl import is_ready
+from tests.e2e.ring.objects import PORT, a_fetch, a_pod, a_server, a_service, names
+
+if TYPE_CHECKING:
+    from tests.e2e.ring.cluster import RealCluster
+    from tests.e2e.ring.kubectl import Kubectl
+
+
+def test_two_nodes_are_ready_under_the_version_that_was_built(kubectl: Kubectl) -> None:
+    nodes = kubectl.list("nodes")
+
+    assert names(nodes) == ["node-1", "node-2"]
+    assert all(map(is_ready, nodes))
+    assert {node["status"]["nodeInfo"]["kubeletVersion"] for node in nodes} == {"v1.36.3"}
+
+
+def test_each_node_has_a_boot_id_of_its_own(cluster: RealCluster, kubectl: Kubectl) -> None:
+    told = {node["status"]["nodeInfo"]["bootID"] for node in kubectl.list("nodes")}
+
+    assert told == {node.boot_id for node in cluster.nodes}
+
+
+def test_a_plain_pod_prints_and_ends(kubectl: Kubectl, namespace: str) -> None:
+    script = "echo hello from $(hostname); exit 0"
+    kubectl.create(a_pod("hello", "bash", "-c", script, namespace=namespace))
+
+    kubectl.wait_for_phase("Succeeded", "hello", namespace=namespace)
+
+    assert kubectl.logs("hello", namespace=namespace) == "hello from hello\n"
+
+
+def test_a_pod_that_fails_is_reported_as_failed(kubectl: Kubectl, namespace: str) -> None:
+    kubectl.create(a_pod("bad", "bash", "-c", "exit 3", namespace=namespace))
+
+    failed = kubectl.wait_for_phase("Failed", "bad", namespace=namespace)
+
+    [container] = failed["status"]["containerStatuses"]
+    assert container["state"]["terminated"]["exitCode"] == 3
+
+
+def test_a_pod_reaches_a_pod_on_the_other_node(kubectl: Kubectl, namespace: str) -> None:
+    kubectl.create(a_server("server", namespace=namespace, node="node-1"))
+    server = kubectl.wait_until_ready("server", namespace=namespace)
+    url = f"http://{server['status']['podIP']}:{PORT}/"
+    kubectl.create(a_fetch("client", url, namespace=namespace, node="node-2"))
+
+    kubectl.wait_for_phase("Succeeded", "client", namespace=namespace)
+
+    assert kubectl.logs("client", namespace=namespace) == "server\n"
+
+
+def test_a_service_is_reached_by_its_cluster_ip(kubectl: Kubectl, namespace: str) -> None:
+    labels = {"app": "server"}
+    kubectl.create(
+        a_server("server", namespace=namespace, node="node-2", labels=labels),
+        a_service("front", labels, namespace=namespace),
+    )
+    kubectl.wait_until_ready("server", namespace=namespace)
+    address = kubectl.get("service", "front", namespace=namespace)["spec"]["clusterIP"]
+    retries = {"restartPolicy": "OnFailure"}  # kube-proxy may be a moment behind readiness
+    client = a_fetch("client", f"http://{address}:{PORT}/", namespace=namespace, node="node-1")
+    client["spec"] |= retries
+    kubectl.create(client)
+
+    kubectl.wait_for_phase("Succeeded", "client", namespace=namespace)
+
+    assert kubectl.logs("client", namespace=namespace) == "server\n"
+
+
+def test_a_command_runs_in_a_running_pod(kubectl: Kubectl, namespace: str) -> None:
+    kubectl.create(a_pod("sleeper", "sleep", "infinity", namespace=namespace))
+    kubectl.wait_until_ready("sleeper", namespace=namespace)
+
+    said = kubectl("exec", "sleeper", f"--namespace={namespace}", "--", "cat", "/etc/hostname")
+
+    assert said == "sleeper\n"
+
+
+def test_an_unknown_image_fails_at_once_instead_of_asking_the_internet(
+    kubectl: Kubectl, namespace: str
+) -> None:
+    pod = a_pod("stranger", "true", namespace=namespace)
+    pod["spec"]["containers"][0]["image"] = "registry.example/none:v1"
+    kubectl.create(pod)
+
+    reason = "jsonpath={.status.containerStatuses[0].state.waiting.reason}"
+    kubectl("wait", f"--namespace={namespace}", f"--for={reason}=ErrImagePull", "pod/stranger")
