@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,8 +19,6 @@ from nvdra_sim.cluster.kubelet.images import PATH, ImageStore
 from nvdra_testing.agent import a_node
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from nvdra_testing.agent import NodeUnderTest
 
 pytestmark = [
@@ -29,12 +29,12 @@ pytestmark = [
 
 async def run(node: NodeUnderTest, *cdi_ids: str) -> str:
     """The log of a container that gets these devices and lists them."""
-    number = len(list(node.root.glob("bundle-*")))
+    place = Path(tempfile.mkdtemp(dir=node.root))
     spec = ContainerSpec(
         name="main",
         image=ImageStore(node.root / "images").image("ubuntu:24.04"),
-        bundle=node.root / f"bundle-{number}",
-        log=node.root / f"log-{number}",
+        bundle=place / "bundle",
+        log=place / "log",
         args=("sh", "-c", "nvidia-smi -L"),
         env={"PATH": PATH},
         edits=CdiRegistry([node.cdi_root]).resolve(cdi_ids),
