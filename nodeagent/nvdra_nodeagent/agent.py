@@ -7,7 +7,6 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import structlog
-from grpclib.server import Server
 
 from nvdra_api.names import GPU_DRIVER
 from nvdra_kube.semver import server_minor
@@ -117,7 +116,10 @@ class GpuAgent:
     async def _serve(self, stack: AsyncExitStack) -> None:
         await stack.enter_async_context(self.kubelet)
         if self._options.healthcheck_port >= 0:
-            await self._serve_liveness(stack)
+            service = Liveness(
+                registration=self.kubelet.registration_socket, endpoint=self.kubelet.endpoint
+            )
+            await stack.enter_async_context(service.served(port=self._options.healthcheck_port))
         if self._options.http_endpoint:
             endpoint = http_endpoint(
                 self._options.http_endpoint,
@@ -127,22 +129,6 @@ class GpuAgent:
                 ready=self._unready,
             )
             await stack.enter_async_context(endpoint)
-
-    async def _serve_liveness(self, stack: AsyncExitStack) -> None:
-        service = Liveness(
-            registration=self.kubelet.registration_socket, endpoint=self.kubelet.endpoint
-        )
-        server = Server([service])
-        port = self._options.healthcheck_port
-        try:
-            await server.start("0.0.0.0", port)
-        except OSError as exc:
-            raise Permanent(
-                "HealthPortUnusable",
-                f"cannot serve liveness on port {port}: {exc.strerror}",
-                hint="give --healthcheck-port a free port, 0 for any, or -1 to switch it off",
-            ) from exc
-        stack.callback(server.close)
 
     async def _follow_inventory(self) -> None:
         """The server's version decides the slices' layout, so it comes first."""

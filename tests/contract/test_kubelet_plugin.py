@@ -7,8 +7,11 @@ import socket
 from typing import TYPE_CHECKING
 
 import pytest
+from grpclib.client import Channel
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
+from grpclib.health.v1 import health_pb2
+from grpclib.health.v1.health_grpc import HealthStub
 
 from nvdra_nodeagent.claims.model import PreparedDevice
 from nvdra_nodeagent.errors import Permanent, Retryable
@@ -191,3 +194,31 @@ async def test_liveness_fails_when_a_call_hangs(tmp_path: Path) -> None:
             registration=plugin.registration_socket, endpoint=plugin.endpoint, timeout_s=0.05
         )
         assert not await liveness.is_alive()
+
+
+async def check(port: int, service: str = "liveness") -> int:
+    async with Channel("127.0.0.1", port) as channel:
+        request = health_pb2.HealthCheckRequest(service=service)
+        return int((await HealthStub(channel).Check(request)).status)
+
+
+async def test_liveness_is_served_over_tcp(tmp_path: Path) -> None:
+    plugin = a_plugin(tmp_path, ScriptedClaims())
+    liveness = Liveness(registration=plugin.registration_socket, endpoint=plugin.endpoint)
+    serving = health_pb2.HealthCheckResponse.ServingStatus
+    async with liveness.served(port=0) as port:
+        assert await check(port) == serving.NOT_SERVING
+        async with plugin:
+            assert await check(port) == await check(port, "") == serving.SERVING
+            with pytest.raises(GRPCError) as unknown:
+                await check(port, "readiness")
+    assert unknown.value.status is Status.NOT_FOUND
+
+
+async def test_a_taken_liveness_port_is_named(tmp_path: Path) -> None:
+    plugin = a_plugin(tmp_path, ScriptedClaims())
+    liveness = Liveness(registration=plugin.registration_socket, endpoint=plugin.endpoint)
+    async with liveness.served(port=0) as port:
+        with pytest.raises(Permanent, match=f"cannot serve liveness on port {port}"):
+            async with liveness.served(port=port):
+                pass

@@ -7,6 +7,8 @@ the kubelet walks: GetInfo on the registration socket, a prepare without claims 
 from __future__ import annotations
 
 import asyncio
+import socket
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import structlog
@@ -15,12 +17,15 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 from grpclib.health.v1 import health_pb2 as messages
 from grpclib.health.v1.health_grpc import HealthBase
+from grpclib.server import Server
 
+from nvdra_nodeagent.errors import Permanent
 from nvdra_nodeagent.kubelet.proto import dra_v1_pb2, registration_pb2
 from nvdra_nodeagent.kubelet.proto.dra_v1_grpc import DRAPluginStub
 from nvdra_nodeagent.kubelet.proto.registration_grpc import RegistrationStub
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from grpclib.server import Stream
@@ -55,6 +60,22 @@ class Liveness(HealthBase):
     ) -> None:
         raise GRPCError(Status.UNIMPLEMENTED, "poll Check instead")
 
+    @asynccontextmanager
+    async def served(self, *, port: int) -> AsyncIterator[int]:
+        """Listen on all addresses until the context ends; yields the port (0 picks one).
+
+        Raises `Permanent` when the port cannot be had.
+        """
+        listener = _listen(port)
+        chosen: int = listener.getsockname()[1]
+        server = Server([self])
+        await server.start(sock=listener)
+        log.info("serving liveness", port=chosen)
+        try:
+            yield chosen
+        finally:
+            server.close()
+
     async def is_alive(self) -> bool:
         """Whether both sockets answered in time; the cause of a failure is logged."""
         try:
@@ -65,6 +86,20 @@ class Liveness(HealthBase):
             log.warning("liveness check failed", cause=str(exc) or type(exc).__name__)
             return False
         return True
+
+
+def _listen(port: int) -> socket.socket:
+    """On IPv4 and IPv6 where the node has both: the kubelet dials the pod's address."""
+    dual = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if dual else socket.AF_INET
+    try:
+        return socket.create_server(("", port), family=family, dualstack_ipv6=dual)
+    except (OSError, OverflowError) as exc:
+        raise Permanent(
+            "HealthPortUnusable",
+            f"cannot serve liveness on port {port}: {exc}",
+            hint="give --healthcheck-port a free port, 0 for any, or -1 to switch it off",
+        ) from exc
 
 
 async def _get_info(socket: Path) -> None:
