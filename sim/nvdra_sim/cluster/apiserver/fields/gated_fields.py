@@ -35,9 +35,7 @@ _SLICE: Mapping[str, tuple[str, ...]] = {
         f"{_DEVICES}.allowMultipleAllocations",
         f"{_DEVICES}.capacity.*.requestPolicy",
     ),
-    "DRAListTypeAttributes": tuple(
-        f"{_DEVICES}.attributes.*.{field}" for field in ("ints", "bools", "strings", "versions")
-    ),
+    "DRAListTypeAttributes": (f"{_DEVICES}.attributes.*.ints|bools|strings|versions",),
     "DRANodeAllocatableResources": (f"{_DEVICES}.nodeAllocatableResourceMappings",),
 }
 _CLAIM: Mapping[str, tuple[str, ...]] = {
@@ -83,22 +81,26 @@ def _drop(
         if profile.enabled(gate):
             continue
         split = [path.split(".") for path in paths]
-        if old is not None and any(True for path in split for _ in _owners(old, path)):
+        found = [hit for path in split for hit in _owners(body, path)]
+        if not found or (
+            old is not None and any(True for path in split for _ in _owners(old, path))
+        ):
             continue
-        for path in split:
-            for owner in list(_owners(body, path)):
-                del owner[path[-1]]
+        for owner, field in found:
+            del owner[field]
 
 
-def _owners(node: Any, path: list[str]) -> Iterator[Body]:
-    """The objects that carry the last field of a path, through lists and `*` (any name)."""
+def _owners(node: Any, path: list[str]) -> Iterator[tuple[Body, str]]:
+    """The objects that carry the last field of a path, with its name.
+
+    Paths lead through lists; `*` is any name, and the last part may be alternatives (`a|b`).
+    """
     if isinstance(node, list):
         for item in node:
             yield from _owners(item, path)
     elif isinstance(node, dict):
         if len(path) == 1:
-            if path[0] in node:
-                yield node
+            yield from ((node, field) for field in path[0].split("|") if field in node)
         elif path[0] == "*":
             for value in node.values():
                 yield from _owners(value, path[1:])

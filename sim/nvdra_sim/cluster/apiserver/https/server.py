@@ -95,7 +95,7 @@ class ApiServer:
         context = await asyncio.to_thread(identity.context)
         self.ca_pem = identity.ca_pem
         server = web.Server(self._answer, handler_cancellation=True, access_log=None)
-        self._runner = web.ServerRunner(server, shutdown_timeout=0.5)
+        self._runner = web.ServerRunner(server, shutdown_timeout=_LAST_ANSWERS_S)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self._host, self.port, ssl_context=context)
         await site.start()
