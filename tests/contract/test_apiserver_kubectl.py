@@ -149,6 +149,22 @@ async def test_patches_of_each_type_work(kubectl: Kubectl) -> None:
     assert json.loads(labels) == {"app": "pod", "a": "1", "b": "2", "c": "3"}
 
 
+async def test_deployments_can_be_scaled(kubectl: Kubectl) -> None:
+    template = {
+        "metadata": {"labels": {"app": "web"}},
+        "spec": {"containers": [{"name": "c", "image": "i:1"}]},
+    }
+    deployment = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "web", "namespace": "default"},
+        "spec": {"selector": {"matchLabels": {"app": "web"}}, "template": template},
+    }
+    await kubectl("apply", "-f", "-", stdin=json.dumps(deployment))
+    await kubectl("scale", "deployment", "web", "--replicas=3")
+    assert await kubectl("get", "deploy", "web", "-o", "jsonpath={.spec.replicas}") == "3"
+
+
 async def test_wait_sees_the_end(kubectl: Kubectl) -> None:
     await kubectl("apply", "-f", "-", stdin=MANIFEST)
     await kubectl("delete", "pod", "pod", "-n", "demo", "--timeout=30s")

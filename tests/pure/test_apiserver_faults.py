@@ -44,6 +44,15 @@ async def test_a_fault_strikes_only_what_it_names(api: LocalApi, store: ClusterS
         await api.update(CONFIG_MAPS, body)
 
 
+async def test_a_fault_knows_the_name_of_what_is_created(
+    api: LocalApi, store: ClusterStore
+) -> None:
+    store.faults.add(Fault(verb="create", name="config", status=503))
+    await api.create(CONFIG_MAPS, a_config_map("other"))
+    with pytest.raises(ServerError):
+        await api.create(CONFIG_MAPS, a_config_map("config"))
+
+
 async def test_throttling_says_for_how_long(api: LocalApi, store: ClusterStore) -> None:
     store.faults.add(Fault(status=429, retry_after_s=3.0))
     with pytest.raises(TooManyRequests) as caught:

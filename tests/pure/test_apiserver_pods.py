@@ -164,6 +164,27 @@ async def test_the_selector_of_a_deployment_never_changes(api: LocalApi) -> None
         await api.update(DEPLOYMENTS, body)
 
 
+async def test_a_deployment_is_scaled_through_its_own_door(api: LocalApi) -> None:
+    await api.create(DEPLOYMENTS, a_deployment())
+    scale = await api.patch(
+        DEPLOYMENTS, "web", {"spec": {"replicas": 3}}, namespace="default", subresource="scale"
+    )
+    assert (scale["kind"], scale["spec"], scale["status"]["selector"]) == (
+        "Scale",
+        {"replicas": 3},
+        "app=web",
+    )
+    assert (await api.get(DEPLOYMENTS, "web", namespace="default"))["spec"]["replicas"] == 3
+
+
+async def test_nothing_is_scaled_below_zero(api: LocalApi) -> None:
+    await api.create(DEPLOYMENTS, a_deployment())
+    with pytest.raises(Invalid, match=r"spec\.replicas: Invalid value: -1"):
+        await api.patch(
+            DEPLOYMENTS, "web", {"spec": {"replicas": -1}}, namespace="default", subresource="scale"
+        )
+
+
 def a_job(**template: Any) -> Body:
     spec = {"containers": [CTR], "restartPolicy": "Never", **template}
     return {

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from nvdra_kube.errors import BadRequest, Gone, ServerError
+from nvdra_kube.errors import AlreadyExists, BadRequest, Gone, NotFound, ServerError
 from nvdra_sim.cluster.apiserver import ClusterStore, LocalApi
 from nvdra_testing.server_objects import CONFIG_MAPS, a_config_map
 
@@ -155,3 +158,59 @@ async def test_a_version_must_be_a_number(api: LocalApi) -> None:
 async def test_long_watches_get_bookmarks_in_between(api: LocalApi, store: ClusterStore) -> None:
     events = api.watch(CONFIG_MAPS, resource_version=str(store.revision), timeout_s=150.0)
     assert [event.type async for event in events] == ["BOOKMARK"] * 3
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[tuple[str, str]]:
+    """What happens to three objects: made, changed, given or robbed of a label, deleted."""
+    act = st.sampled_from(["create", "change", "label", "unlabel", "delete"])
+    return draw(st.lists(st.tuples(act, st.sampled_from("abc")), max_size=25))
+
+
+async def perform(api: LocalApi, act: str, name: str, number: int) -> None:
+    with suppress(NotFound, AlreadyExists):
+        match act:
+            case "create":
+                await api.create(CONFIG_MAPS, a_config_map(name))
+            case "change":
+                await change(api, name, x=str(number))
+            case "delete":
+                await api.delete(CONFIG_MAPS, name, namespace="default")
+            case _:
+                labels = {"on": "yes"} if act == "label" else None
+                patch = {"metadata": {"labels": labels}}
+                await api.patch(CONFIG_MAPS, name, patch, namespace="default")
+
+
+async def mirrored(acts: list[tuple[str, str]], start: int, selector: str) -> None:
+    """List in the middle of the acts, replay the watch from there, compare with the end."""
+    api = LocalApi(ClusterStore())
+    for number, (act, name) in enumerate(acts[:start]):
+        await perform(api, act, name, number)
+    first = await api.list(CONFIG_MAPS, label_selector=selector)
+    mirror = {body["metadata"]["name"]: body for body in first["items"]}
+    for number, (act, name) in enumerate(acts[start:], start):
+        await perform(api, act, name, number)
+    version = first["metadata"]["resourceVersion"]
+    async for event in api.watch(
+        CONFIG_MAPS, resource_version=version, label_selector=selector, timeout_s=0.0
+    ):
+        name = event.object["metadata"].get("name", "")
+        match event.type:
+            case "ADDED":
+                assert name not in mirror
+                mirror[name] = event.object
+            case "MODIFIED":
+                assert name in mirror
+                mirror[name] = event.object
+            case "DELETED":
+                del mirror[name]
+    last = await api.list(CONFIG_MAPS, label_selector=selector)
+    assert mirror == {body["metadata"]["name"]: body for body in last["items"]}
+
+
+@given(histories(), st.integers(0, 25), st.sampled_from(["", "on=yes", "!on"]))
+def test_a_list_and_its_watch_always_give_the_present(
+    acts: list[tuple[str, str]], start: int, selector: str
+) -> None:
+    asyncio.run(mirrored(acts, start, selector))

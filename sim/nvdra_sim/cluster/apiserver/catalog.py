@@ -123,7 +123,7 @@ BUILT_IN: tuple[ResourceType, ...] = (
         subresources=("binding", "eviction", "log"),
     ),
     _core("events", "Event", short_names=("ev",)),
-    _core("serviceaccounts", "ServiceAccount", short_names=("sa",), subresources=("token",)),
+    _core("serviceaccounts", "ServiceAccount", short_names=("sa",)),
     _core("configmaps", "ConfigMap", short_names=("cm",)),
     _core("secrets", "Secret"),
     _core("services", "Service", short_names=("svc",), categories=("all",), status=True),

@@ -13,7 +13,11 @@ from nvdra_sim.cluster.apiserver.fields.decoding import decoded
 from nvdra_sim.cluster.apiserver.paging import page_of
 from nvdra_sim.cluster.apiserver.patching.patches import patched
 from nvdra_sim.cluster.apiserver.selectors import Selector
-from nvdra_sim.cluster.apiserver.subresources import post_subresource, put_subresource
+from nvdra_sim.cluster.apiserver.subresources import (
+    get_subresource,
+    post_subresource,
+    put_subresource,
+)
 from nvdra_sim.cluster.apiserver.watching import parse_revision, watch
 
 if TYPE_CHECKING:
@@ -78,7 +82,7 @@ class Front:
             kind.plural,
             subresource=call.subresource,
             namespace=call.namespace,
-            name=call.name,
+            name=call.name or _name_in(call.body),
         )
         await faults.suffer(trouble, after=False)
         if trouble and isinstance(call.body, dict):
@@ -116,6 +120,8 @@ class Front:
             await faults.suffer(trouble, after=True)
 
     def _get(self, call: Call) -> Answer:
+        if call.subresource not in _HALVES:
+            return Answer(encode(get_subresource(self.store, call)))
         return Answer(self._raw(call, self._stored(call)))
 
     def _list(self, call: Call) -> Answer:
@@ -141,17 +147,19 @@ class Front:
         return Answer(self._raw(call, stored), 201, warnings)
 
     def _update(self, call: Call) -> Answer:
-        if call.subresource and call.subresource != "status":
-            return Answer(encode(put_subresource(self.store, call)))
+        if call.subresource not in _HALVES:
+            return Answer(encode(put_subresource(self.store, call, call.body)))
         body, warnings = self._decoded(call, call.body)
         return Answer(self._raw(call, self._write(call, body)), 200, warnings)
 
     def _patch(self, call: Call) -> Answer:
         if call.patch_type == "application/apply-patch+yaml" and not self._exists(call):
             return self._create_by_apply(call)
+        if call.subresource not in _HALVES:
+            body = patched(self.store, call, get_subresource(self.store, call))
+            return Answer(encode(put_subresource(self.store, call, own(body))))
         current = conversion.from_storage(call.kind, call.version, self._stored(call).body)
-        body = patched(self.store, call, current)
-        body, warnings = self._decoded(call, own(body))
+        body, warnings = self._decoded(call, own(patched(self.store, call, current)))
         return Answer(self._raw(call, self._write(call, body)), 200, warnings)
 
     def _create_by_apply(self, call: Call) -> Answer:
@@ -228,6 +236,8 @@ class Front:
         )
 
 
+# Both halves of an object are written as the object; other sub-resources are things of their own.
+_HALVES = ("", "status")
 _VERBS = {
     "get": Front._get,
     "list": Front._list,
@@ -244,6 +254,11 @@ def success(details: Body) -> Body:
     if details:
         status["details"] = details
     return status
+
+
+def _name_in(body: Any) -> str:
+    meta = body.get("metadata") if isinstance(body, dict) else None
+    return str(meta.get("name") or "") if isinstance(meta, dict) else ""
 
 
 def _bookmark(call: Call, revision: int, *, ends_initial: bool) -> Body:

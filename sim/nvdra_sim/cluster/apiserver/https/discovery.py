@@ -109,11 +109,14 @@ def _resource(kind: ResourceType) -> Body:
 
 def _subresource(kind: ResourceType, name: str) -> Body:
     verbs = {"status": ["get", "patch", "update"], "finalize": ["update"], "log": ["get"]}
+    verbs["scale"] = verbs["status"]
     return {
         "name": f"{kind.plural}/{name}",
         "singularName": "",
         "namespaced": kind.namespaced,
-        "kind": {"binding": "Binding", "eviction": "Eviction"}.get(name, kind.kind),
+        "kind": {"binding": "Binding", "eviction": "Eviction", "scale": "Scale"}.get(
+            name, kind.kind
+        ),
         "verbs": verbs.get(name, ["create"]),
     }
 
