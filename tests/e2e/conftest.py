@@ -54,11 +54,13 @@ def say(pytestconfig: pytest.Config) -> Callable[[str], None]:
 
 
 @pytest.fixture(scope="session")
-def cluster(say: Callable[[str], None]) -> Iterator[RealCluster]:
+def cluster(request: pytest.FixtureRequest, say: Callable[[str], None]) -> Iterator[RealCluster]:
     """Two nodes, Ready. A test leaves it as it found it."""
     try:
         with RealCluster(name=f"test-{os.getpid()}", say=say) as running:
             yield running
+            if request.session.testsfailed:
+                say(f"logs are in {running.save_logs()}")
     except Refused as refused:
         lines = "\n".join(f"e2e: {problem}" for problem in refused.problems)
         pytest.exit(lines, returncode=pytest.ExitCode.USAGE_ERROR)

@@ -75,7 +75,8 @@ def up(arguments: argparse.Namespace) -> None:
 
 def hold(arguments: argparse.Namespace) -> None:
     """Own a cluster in the foreground until SIGTERM or SIGINT."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
     options = {"name": arguments.name, "nodes": arguments.nodes, "port": arguments.port}
     with RealCluster(**options, say=say) as cluster:
         say(f"export KUBECONFIG={cluster.kubeconfig}")

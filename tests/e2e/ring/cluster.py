@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Self
@@ -10,11 +11,13 @@ from typing import TYPE_CHECKING, Self
 from . import images, preflight
 from .binaries import KUBERNETES, ensure_built
 from .controlplane import ControlPlane
+from .errors import RingError
 from .kubectl import Kubectl, Manifest, is_ready
 from .network import listen
 from .node import Node
 from .patience import eventually
 from .record import ClusterRecord
+from .storage import cache_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,7 +75,11 @@ class RealCluster:
         ensure_built(say=self._say)
         with contextlib.ExitStack() as stack:
             stack.callback(self._record.erase)
-            self._start(stack)
+            try:
+                self._start(stack)
+            except RingError:
+                self._say(f"the logs of the attempt are in {self.save_logs()}")
+                raise
             self._stack = stack.pop_all()
         return self
 
@@ -112,6 +119,16 @@ class RealCluster:
         """Import OCI archives into every node."""
         with ThreadPoolExecutor(len(self.nodes)) as pool:
             list(pool.map(lambda node: node.import_images(archives), self.nodes))
+
+    def save_logs(self) -> Path:
+        """Copy the logs to where they outlive the cluster (those of the last such copy go)."""
+        saved = cache_root() / "logs"
+        shutil.rmtree(saved, ignore_errors=True)
+        for log in self.folder.glob("*/logs/*.log"):
+            target = saved / log.parent.parent.name / log.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(log, target)
+        return saved
 
     def wait_until_nodes_ready(self) -> None:
         eventually(self._all_ready, until=f"all {self._node_count} nodes are Ready", every_s=0.2)

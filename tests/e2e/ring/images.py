@@ -54,6 +54,8 @@ def _written(image: Image) -> Path:
     archive = images_dir() / f"{name}-{image.key()}.tar"
     if not archive.is_file():
         image.write(archive)
+        for outdated in set(images_dir().glob(f"{name}-*.tar")) - {archive}:
+            outdated.unlink(missing_ok=True)
     return archive
 
 
