@@ -2,17 +2,47 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from nvdra_kube.errors import BadRequest
-from nvdra_kube.resources import NODES, PODS, RESOURCE_CLAIMS
+from nvdra_kube.errors import ApiError, BadRequest
+from nvdra_kube.resources import (
+    DEVICE_CLASSES,
+    NAMESPACES,
+    NODES,
+    PODS,
+    RESOURCE_CLAIMS,
+    RESOURCE_SLICES,
+)
 from nvdra_sim.cluster.apiserver import ClusterStore, LocalApi
+from nvdra_sim.cluster.apiserver.bodies import own
 from nvdra_sim.cluster.apiserver.catalog import Catalog
 from nvdra_sim.cluster.apiserver.fields.decoding import decoded
-from nvdra_testing.dra_objects import a_claim, a_pod, a_request
-from nvdra_testing.server_objects import CONFIG_MAPS, DEPLOYMENTS, a_config_map, a_deployment
+from nvdra_testing.dra_objects import (
+    a_claim,
+    a_class,
+    a_device,
+    a_pod,
+    a_request,
+    a_slice,
+    first_available,
+    opaque,
+)
+from nvdra_testing.server_objects import (
+    CONFIG_MAPS,
+    DEFINITIONS,
+    DEPLOYMENTS,
+    SECRETS,
+    SERVICES,
+    a_config_map,
+    a_definition,
+    a_deployment,
+)
 
 if TYPE_CHECKING:
     from nvdra_kube.api import Body, Resource
@@ -112,3 +142,73 @@ async def test_counts_of_quantities_may_be_numbers() -> None:
 async def test_an_object_is_an_object() -> None:
     with pytest.raises(BadRequest, match="must be a JSON object, not list"):
         decoded(Catalog().at("", "v1", "pods"), "v1", [], field_validation="Warn")
+
+
+junk = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 2) | st.floats(-1, 1) | st.text("a/ .", max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text("ab", max_size=2), inner),
+    max_leaves=4,
+)
+
+
+def places(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The paths of all values below a body."""
+    pairs = node.items() if isinstance(node, dict) else enumerate(node)
+    found = []
+    for name, value in pairs:
+        found.append((*path, name))
+        if isinstance(value, dict | list):
+            found += places(value, (*path, name))
+    return found
+
+
+def put(body: Any, path: tuple[Any, ...], value: Any) -> None:
+    for name in path[:-1]:
+        body = body[name]
+    body[path[-1]] = value
+
+
+RICH: list[tuple[Resource, Body]] = [
+    (PODS, a_pod(claim="c", tolerations=[{"key": "a"}], volumes=[{"name": "v"}])),
+    (
+        RESOURCE_CLAIMS,
+        a_claim(
+            "c",
+            a_request("a", "true", tolerations=[{"key": "a"}], capacity={"requests": {"m": "1"}}),
+            first_available("b", a_request("x")),
+            constraints=[{"requests": ["a"], "matchAttribute": "a.b/c"}],
+            config=[opaque(requests=["a"], kind="X")],
+        ),
+    ),
+    (
+        RESOURCE_SLICES,
+        a_slice(
+            [
+                a_device(
+                    "d",
+                    taints=[{"key": "a", "effect": "NoSchedule"}],
+                    consumesCounters=[{"counterSet": "s", "counters": {"m": {"value": "1"}}}],
+                    bindingConditions=["a"],
+                    bindingFailureConditions=["b"],
+                )
+            ]
+        ),
+    ),
+    (DEVICE_CLASSES, a_class("c", "true", config=[opaque(kind="X")])),
+    (DEPLOYMENTS, a_deployment()),
+    (DEFINITIONS, a_definition()),
+    (SECRETS, {"metadata": {"name": "s", "namespace": "default"}, "stringData": {"a": "b"}}),
+    (SERVICES, {"metadata": {"name": "s", "namespace": "default"}, "spec": {"ports": [{}]}}),
+    (NAMESPACES, {"metadata": {"name": "n", "labels": {"a": "b"}}}),
+]
+
+
+@given(st.data(), st.sampled_from(RICH), junk)
+@settings(max_examples=300)
+def test_whatever_is_sent_the_answer_is_an_object_or_a_refusal(
+    data: st.DataObject, sent: tuple[Resource, Body], spoilt: Any
+) -> None:
+    resource, body = sent[0], own(sent[1])
+    put(body, data.draw(st.sampled_from(places(body))), spoilt)
+    with suppress(ApiError):
+        asyncio.run(LocalApi(ClusterStore()).create(resource, body))

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from nvdra_sim.cluster.apiserver import LocalApi
 
 CONFIG_MAPS: Final = Resource("", "v1", "configmaps", "ConfigMap")
+SECRETS: Final = Resource("", "v1", "secrets", "Secret")
+SERVICES: Final = Resource("", "v1", "services", "Service")
 DEPLOYMENTS: Final = Resource("apps", "v1", "deployments", "Deployment")
 DEFINITIONS: Final = Resource(
     "apiextensions.k8s.io",

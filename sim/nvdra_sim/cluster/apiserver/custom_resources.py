@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nvdra_sim.cluster.apiserver.catalog import ResourceType
-from nvdra_sim.cluster.apiserver.fields.structural_schema import StructuralSchema
+from nvdra_sim.cluster.apiserver.fields.structural_schema import StructuralSchema, schema_problems
 from nvdra_sim.cluster.apiserver.refusals import Problem
 from nvdra_sim.cluster.apiserver.rules import Rules
 
@@ -104,8 +104,14 @@ def _version_problems(versions: object) -> Iterator[Problem]:
         message = "Invalid value: must have exactly one version marked as storage version"
         yield Problem("spec.versions", "FieldValueInvalid", message)
     for position, version in enumerate(versions):
-        if not isinstance((version.get("schema") or {}).get("openAPIV3Schema"), dict):
-            yield _required(f"spec.versions[{position}].schema.openAPIV3Schema")
+        path = f"spec.versions[{position}]"
+        if not version.get("name"):
+            yield _required(f"{path}.name")
+        schema = (version.get("schema") or {}).get("openAPIV3Schema")
+        if schema is None:
+            yield _required(f"{path}.schema.openAPIV3Schema")
+        else:
+            yield from schema_problems(schema, f"{path}.schema.openAPIV3Schema")
 
 
 def _required(path: str) -> Problem:

@@ -88,7 +88,7 @@ class LocalApi(KubeApi):
             "update",
             resource,
             namespace=_namespace_of(body),
-            name=(body.get("metadata") or {}).get("name", ""),
+            name=_metadata_text(body, "name"),
             subresource=subresource,
             body=own(body),
             dry_run=dry_run,
@@ -193,4 +193,11 @@ class LocalApi(KubeApi):
 
 
 def _namespace_of(body: Body) -> str:
-    return (body.get("metadata") or {}).get("namespace") or ""
+    return _metadata_text(body, "namespace")
+
+
+def _metadata_text(body: Body, field: str) -> str:
+    """From an object that may be malformed; the server is to say how."""
+    meta = body.get("metadata")
+    value = meta.get(field) if isinstance(meta, dict) else None
+    return value if isinstance(value, str) else ""

@@ -78,6 +78,16 @@ def forbidden(
     )
 
 
+def terminating(kind: ResourceType, name: str, namespace: str) -> errors.Forbidden:
+    why = f"unable to create new content in namespace {namespace} because it is being terminated"
+    cause = {
+        "reason": "NamespaceTerminating",
+        "message": f"namespace {namespace} is being terminated",
+        "field": "metadata.namespace",
+    }
+    return forbidden(kind, name, why, [cause])
+
+
 def invalid(kind: ResourceType, name: str, problems: Sequence[Problem]) -> errors.Invalid:
     shown = [str(problem) for problem in problems]
     text = shown[0] if len(shown) == 1 else f"[{', '.join(shown)}]"

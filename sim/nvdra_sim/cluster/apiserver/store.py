@@ -20,6 +20,7 @@ from nvdra_sim.cluster.apiserver.deletion import Deletion, plan_deletion
 from nvdra_sim.cluster.apiserver.faults import Faults
 from nvdra_sim.cluster.apiserver.gates import ServerProfile
 from nvdra_sim.cluster.apiserver.history import Change, ChangeType, History, ObjectKey, Stored
+from nvdra_sim.cluster.apiserver.naming import give_name, namespace_of
 from nvdra_sim.cluster.apiserver.registry import rules_of
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from nvdra_sim.cluster.apiserver.rules import Rules
     from nvdra_sim.cluster.apiserver.selectors import Selector
 
-_GENERATED_NAME_TRIES = 8
 _PERMANENT_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 
 
@@ -114,23 +114,14 @@ class ClusterStore:
     ) -> Stored:
         """Store a new object; `body` becomes the store's."""
         meta = metadata.metadata_of(body)
-        namespace = self._namespace_for(kind, meta, namespace)
+        namespace = namespace_of(kind, meta, namespace)
         if meta.get("resourceVersion"):
             raise refusals.bad_request("resourceVersion should not be set on objects to be created")
-        self._name(kind, meta, namespace)
+        give_name(kind, meta, taken=lambda name: self.has(kind, (namespace, name)), rng=self._rng)
         self._check_namespace(kind, meta["name"], namespace)
         metadata.start_metadata(kind, body, namespace=namespace, uid=self._uid(), now=self.now())
         body = {**body, "apiVersion": kind.api_version(kind.storage_version), "kind": kind.kind}
-        rules = self.rules(kind)
-        if kind.status:
-            body.pop("status", None)
-        rules.default(body, self.now())
-        rules.drop(body, None, self.profile)
-        problems = [*metadata_problems(kind, body), *rules.create(body, self.profile)]
-        if kind.group == "resource.k8s.io" and namespace:
-            problems += admin_access_problems(body, self._namespace_labels(namespace))
-        self._refuse(kind, body, problems)
-        rules.start(body, self.now())
+        self._prepare(kind, body, namespace)
         key = (namespace, meta["name"])
         if key in self._table(kind).objects:
             raise refusals.already_exists(kind, meta["name"])
@@ -147,7 +138,7 @@ class ClusterStore:
     ) -> Stored:
         """Replace an object, or its status; `body` becomes the store's."""
         meta = metadata.metadata_of(body)
-        namespace = self._namespace_for(kind, meta, namespace)
+        namespace = namespace_of(kind, meta, namespace)
         if not meta.get("name"):
             raise refusals.bad_request("metadata.name: Required value: name must be provided")
         old = self.get(kind, meta["name"], namespace=namespace)
@@ -158,7 +149,7 @@ class ClusterStore:
         metadata.carry_metadata(kind, body, old.body)
         body["apiVersion"], body["kind"] = old.body["apiVersion"], old.body["kind"]
         self._settle(kind, body, old.body, subresource)
-        return self._replace(kind, body, old, dry_run=dry_run)
+        return self.replace(kind, body, old, dry_run=dry_run)
 
     def delete(
         self,
@@ -180,18 +171,19 @@ class ClusterStore:
         body = plan_deletion(kind, old.body, deletion, now=self._clock())
         if body is None:
             return self._remove(kind, old, dry_run=dry_run), True
-        return self._replace(kind, body, old, dry_run=dry_run), False
+        return self.replace(kind, body, old, dry_run=dry_run), False
 
-    def bind(self, kind: ResourceType, old: Body, node: str, *, dry_run: bool = False) -> Stored:
-        """Assign a pod to a node: the one change of a pod's spec that is not an update."""
-        body = {**old, "metadata": {**old["metadata"]}, "spec": {**old["spec"], "nodeName": node}}
-        status = {**(old.get("status") or {})}
-        now = self.now()
-        scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": now}
-        conditions = [c for c in status.get("conditions", ()) if c["type"] != "PodScheduled"]
-        body["status"] = {**status, "conditions": [*conditions, scheduled]}
-        current = self.get(kind, old["metadata"]["name"], namespace=old["metadata"]["namespace"])
-        return self._replace(kind, body, current, dry_run=dry_run)
+    def replace(
+        self, kind: ResourceType, body: Body, old: Stored, *, dry_run: bool = False
+    ) -> Stored:
+        """Store the next state of an object as it is: for changes that are no client's update."""
+        if body == old.body:
+            return old
+        meta = body["metadata"]
+        if _is_finished(kind, body):
+            return self._remove(kind, Stored(body, old.revision), dry_run=dry_run)
+        key = (meta.get("namespace", ""), meta["name"])
+        return self._commit(kind, "MODIFIED", key, body, old, dry_run=dry_run)
 
     def rules(self, kind: ResourceType) -> Rules:
         custom = self._custom.get(kind.key)
@@ -214,6 +206,18 @@ class ClusterStore:
         self.catalog.remove(kind.key)
         self._custom.pop(kind.key, None)
 
+    def _prepare(self, kind: ResourceType, body: Body, namespace: str) -> None:
+        rules = self.rules(kind)
+        if kind.status:
+            body.pop("status", None)
+        rules.default(body, self.now())
+        rules.drop(body, None, self.profile)
+        problems = [*metadata_problems(kind, body), *rules.create(body, self.profile)]
+        if kind.group == "resource.k8s.io" and namespace:
+            problems += admin_access_problems(body, self._namespace_labels(namespace))
+        self._refuse(kind, body, problems)
+        rules.start(body, self.now())
+
     def _settle(self, kind: ResourceType, body: Body, old: Body, subresource: str) -> None:
         rules = self.rules(kind)
         metadata.keep_other_half(kind, body, old, subresource=subresource)
@@ -228,15 +232,6 @@ class ClusterStore:
         ]
         self._refuse(kind, body, problems)
         metadata.count_generation(kind, body, old)
-
-    def _replace(self, kind: ResourceType, body: Body, old: Stored, *, dry_run: bool) -> Stored:
-        if body == old.body:
-            return old
-        meta = body["metadata"]
-        if _is_finished(kind, body):
-            return self._remove(kind, Stored(body, old.revision), dry_run=dry_run)
-        key = (meta.get("namespace", ""), meta["name"])
-        return self._commit(kind, "MODIFIED", key, body, old, dry_run=dry_run)
 
     def _remove(self, kind: ResourceType, last: Stored, *, dry_run: bool) -> Stored:
         body = {**last.body, "metadata": {**last.body["metadata"]}}
@@ -271,50 +266,12 @@ class ClusterStore:
         after_commit(self, kind, committed)
         return stored
 
-    def _name(self, kind: ResourceType, meta: Body, namespace: str) -> None:
-        if meta.get("name"):
-            return
-        prefix = meta.get("generateName")
-        if not prefix:
-            message = "Required value: name or generateName is required"
-            problem = refusals.Problem("metadata.name", "FieldValueRequired", message)
-            raise refusals.invalid(kind, "", [problem])
-        objects = self._table(kind).objects
-        for _ in range(_GENERATED_NAME_TRIES):
-            meta["name"] = metadata.generated_name(prefix, self._rng)
-            if (namespace, meta["name"]) not in objects:
-                return
-
-    def _namespace_for(self, kind: ResourceType, meta: Body, namespace: str) -> str:
-        given = meta.get("namespace") or ""
-        if not kind.namespaced:
-            return ""
-        if namespace and given and namespace != given:
-            raise refusals.bad_request(
-                f"the namespace of the provided object ({given}) does not match the namespace"
-                f" sent on the request ({namespace})"
-            )
-        if not (namespace or given):
-            raise refusals.bad_request(
-                f"{kind.qualified} are namespaced: a namespace must be given in the call"
-            )
-        return namespace or given
-
     def _check_namespace(self, kind: ResourceType, name: str, namespace: str) -> None:
         if not kind.namespaced:
             return
         namespaces = self.catalog.at("", "v1", "namespaces")
         if "deletionTimestamp" in self.get(namespaces, namespace).body["metadata"]:
-            why = (
-                f"unable to create new content in namespace {namespace}"
-                " because it is being terminated"
-            )
-            cause = {
-                "reason": "NamespaceTerminating",
-                "message": f"namespace {namespace} is being terminated",
-                "field": "metadata.namespace",
-            }
-            raise refusals.forbidden(kind, name, why, [cause])
+            raise refusals.terminating(kind, name, namespace)
 
     def _namespace_labels(self, namespace: str) -> dict[str, str]:
         meta = self.get(self.catalog.at("", "v1", "namespaces"), namespace).body["metadata"]

@@ -49,7 +49,8 @@ def _bind(store: ClusterStore, call: Call) -> None:
     if not node:
         problem = refusals.Problem("target.name", "FieldValueRequired", "Required value")
         raise refusals.invalid(call.kind, call.name, [problem])
-    old = store.get(call.kind, call.name, namespace=call.namespace).body
+    stored = store.get(call.kind, call.name, namespace=call.namespace)
+    old = stored.body
     if "deletionTimestamp" in old["metadata"]:
         why = f"pod {call.name} is being deleted, cannot be assigned to a host"
         raise refusals.conflict(call.kind, call.name, why)
@@ -57,7 +58,19 @@ def _bind(store: ClusterStore, call: Call) -> None:
     if bound:
         why = f'pod {call.name} is already assigned to node "{bound}"'
         raise refusals.conflict(call.kind, call.name, why)
-    store.bind(call.kind, old, node, dry_run=call.dry_run)
+    store.replace(call.kind, _bound(old, node, store.now()), stored, dry_run=call.dry_run)
+
+
+def _bound(pod: Body, node: str, now: str) -> Body:
+    status = pod.get("status") or {}
+    scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": now}
+    others = [each for each in status.get("conditions", ()) if each["type"] != "PodScheduled"]
+    return {
+        **pod,
+        "metadata": {**pod["metadata"]},
+        "spec": {**pod["spec"], "nodeName": node},
+        "status": {**status, "conditions": [*others, scheduled]},
+    }
 
 
 def _evict(store: ClusterStore, call: Call) -> None:

@@ -25,6 +25,45 @@ _TYPES: Mapping[str, type | tuple[type, ...]] = {
     "integer": int,
     "number": (int, float),
 }
+_SCHEMA_FIELDS: Mapping[str, type | tuple[type, ...]] = {
+    "type": str,
+    "properties": dict,
+    "items": dict,
+    "additionalProperties": (bool, dict),
+    "required": list,
+    "enum": list,
+    "pattern": str,
+    "minimum": (int, float),
+    "maximum": (int, float),
+    "minLength": int,
+    "maxLength": int,
+    "maxItems": int,
+    "x-kubernetes-validations": list,
+    "x-kubernetes-list-map-keys": list,
+}
+
+
+def schema_problems(schema: Any, path: str) -> Iterator[Problem]:
+    """What keeps a document from being a schema that `StructuralSchema` can work with."""
+    if not isinstance(schema, dict):
+        yield _invalid(path, schema, "must be an object")
+        return
+    for field, wanted in _SCHEMA_FIELDS.items():
+        if field in schema and not isinstance(schema[field], wanted):
+            yield _invalid(f"{path}.{field}", schema[field], "has the wrong type")
+            return
+    if schema.get("type", "object") not in _TYPES:
+        yield _invalid(f"{path}.type", schema["type"], f"must be one of {', '.join(_TYPES)}")
+    try:
+        re.compile(schema.get("pattern", ""))
+    except re.error as error:
+        yield _invalid(f"{path}.pattern", schema["pattern"], f"is no regular expression: {error}")
+    for name, child in schema.get("properties", {}).items():
+        yield from schema_problems(child, f"{path}.properties[{name}]")
+    if "items" in schema:
+        yield from schema_problems(schema["items"], f"{path}.items")
+    if isinstance(schema.get("additionalProperties"), dict):
+        yield from schema_problems(schema["additionalProperties"], f"{path}.additionalProperties")
 
 
 class StructuralSchema:
@@ -167,7 +206,8 @@ def _check_value(node: Any, schema: Body, path: str) -> Iterator[Problem]:
 
 def _check_rules(node: Any, old: Any, schema: Body, path: str) -> Iterator[Problem]:
     for rule in schema.get("x-kubernetes-validations") or ():
-        immutable = "".join(str(rule.get("rule", "")).split()) in ("self==oldSelf", "oldSelf==self")
+        text = str(rule.get("rule", "")) if isinstance(rule, dict) else ""
+        immutable = "".join(text.split()) in ("self==oldSelf", "oldSelf==self")
         if immutable and old is not None and node != old:
             message = str(rule.get("message") or f"failed rule: {rule['rule']}")
             yield _invalid(path, "object" if isinstance(node, dict) else node, message)

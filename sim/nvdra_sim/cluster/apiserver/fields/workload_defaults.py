@@ -138,7 +138,8 @@ def default_service(body: Body, now: str) -> None:
         _fill(spec, {"type": "ClusterIP", "sessionAffinity": "None"})
         for port in spec.get("ports") or ():
             if isinstance(port, dict):
-                _fill(port, {"protocol": "TCP", "targetPort": port.get("port")})
+                target = {"targetPort": port["port"]} if "port" in port else {}
+                _fill(port, {"protocol": "TCP", **target})
 
 
 def default_crd(body: Body, now: str) -> None:

@@ -184,6 +184,61 @@ WORKLOAD_SHAPES: Mapping[str, Mapping[str, Shape]] = {
         },
         "status": ANY,
     },
+    "Service": {
+        "spec": {
+            **_fields(
+                ANY,
+                "clusterIPs externalIPs ipFamilies loadBalancerSourceRanges sessionAffinityConfig",
+            ),
+            **_fields(
+                TEXT,
+                "clusterIP externalName externalTrafficPolicy internalTrafficPolicy"
+                " ipFamilyPolicy loadBalancerClass loadBalancerIP sessionAffinity"
+                " trafficDistribution type",
+            ),
+            **_fields(FLAG, "allocateLoadBalancerNodePorts publishNotReadyAddresses"),
+            "healthCheckNodePort": NUMBER,
+            "selector": MapOf(TEXT),
+            "ports": [
+                {
+                    **_fields(TEXT, "name protocol appProtocol"),
+                    **_fields(NUMBER, "port nodePort"),
+                    "targetPort": ANY,
+                }
+            ],
+        },
+        "status": ANY,
+    },
+    "Secret": {
+        "data": MapOf(TEXT),
+        "stringData": MapOf(TEXT),
+        "type": TEXT,
+        "immutable": FLAG,
+    },
+    "CustomResourceDefinition": {
+        "spec": {
+            "group": TEXT,
+            "scope": TEXT,
+            "names": {
+                **_fields(TEXT, "plural singular kind listKind"),
+                "shortNames": [TEXT],
+                "categories": [TEXT],
+            },
+            "versions": [
+                {
+                    **_fields(TEXT, "name deprecationWarning"),
+                    **_fields(FLAG, "served storage deprecated"),
+                    "schema": {"openAPIV3Schema": ANY},
+                    "subresources": {"status": ANY, "scale": ANY},
+                    "additionalPrinterColumns": ANY,
+                    "selectableFields": ANY,
+                }
+            ],
+            "conversion": ANY,
+            "preserveUnknownFields": FLAG,
+        },
+        "status": ANY,
+    },
     "Namespace": {"spec": {"finalizers": [TEXT]}, "status": ANY},
     "ConfigMap": {"data": MapOf(TEXT), "binaryData": MapOf(TEXT), "immutable": FLAG},
 }

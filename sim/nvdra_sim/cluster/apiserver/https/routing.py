@@ -174,6 +174,8 @@ def _deletion(verb: str, body: Any, query: Mapping[str, str]) -> Deletion:
     grace = options.get("gracePeriodSeconds")
     if grace is None and "gracePeriodSeconds" in query:
         grace = _number(query, "gracePeriodSeconds", 0)
+    if grace is not None and (not isinstance(grace, int) or isinstance(grace, bool)):
+        raise refusals.bad_request("gracePeriodSeconds must be an integer")
     return Deletion(
         uid=preconditions.get("uid") or "",
         resource_version=preconditions.get("resourceVersion") or "",
