@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import structlog
 
 from nvdra_api.names import GPU_DRIVER
-from nvdra_kube.semver import server_minor
+from nvdra_kube.backoff import Backoff
+from nvdra_kube.errors import ApiError, ServerError, TooManyRequests, Unreachable
+from nvdra_kube.semver import SemverError, server_minor
 from nvdra_nodeagent.cdi.builder import CdiBuilder
 from nvdra_nodeagent.cdi.claim_files import ClaimFiles
 from nvdra_nodeagent.cdi.store import CdiStore
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+_OLDEST_SERVER = (0, 0)
 WATCH_SILENCE_S = 600.0
 """A live watch is heard of at least every five minutes, when it is opened anew."""
 
@@ -59,7 +62,7 @@ class GpuAgent:
         self._api = api
         self._gates = gates
         self._metrics = metrics
-        self._server = (0, 0)
+        self._server: tuple[int, int] | None = None
         self._announced: set[str] = set()
         plugin_dir = options.kubelet_plugins_directory_path / GPU_DRIVER
         for directory in (plugin_dir, options.cdi_root):
@@ -109,7 +112,8 @@ class GpuAgent:
     def _background(self) -> dict[str, Coroutine[object, object, None]]:
         return {
             "publisher": self.publisher.run(),
-            "inventory": self._follow_inventory(),
+            "server version": self._learn_server(),
+            "inventory": self.keeper.run(),
             "sweeper": self.claims.keep_swept(),
         }
 
@@ -130,15 +134,37 @@ class GpuAgent:
             )
             await stack.enter_async_context(endpoint)
 
-    async def _follow_inventory(self) -> None:
-        """The server's version decides the slices' layout, so it comes first."""
-        version = await self._api.server_version()
-        self._server = server_minor(version)
-        for warning in self._gates.cluster_warnings(self._server):
-            log.warning("feature gate and cluster do not fit", cause=warning, server=version)
-        await self.keeper.run()
+    async def _learn_server(self) -> None:
+        """The server's version decides the slices' layout: nothing is published before."""
+        version = await self._server_version()
+        try:
+            self._server = server_minor(version)
+        except SemverError as error:
+            log.warning("API server's version not known, slices get the plain form", cause=error)
+            self._server = _OLDEST_SERVER
+        else:
+            for warning in self._gates.cluster_warnings(self._server):
+                log.warning("feature gate and cluster do not fit", cause=warning, server=version)
+        if self.keeper.is_known:
+            self._publish(self.keeper.current)
+
+    async def _server_version(self) -> str:
+        """The node may be up before its API server; "" where the server does not tell."""
+        backoff = Backoff()
+        while True:
+            try:
+                return await self._api.server_version()
+            except (Unreachable, ServerError, TooManyRequests) as error:
+                delay_s = backoff.failed(at_least_s=error.retry_after_s or 0.0)
+                log.warning("API server not reached", cause=str(error), retry_in_s=delay_s)
+                await asyncio.sleep(delay_s)
+            except ApiError as error:
+                log.warning("API server's version refused", cause=str(error))
+                return ""
 
     def _publish(self, inventory: Inventory) -> None:
+        if self._server is None:
+            return
         plan = plan_pool(
             inventory,
             node=self._options.node_name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -25,7 +26,8 @@ _LAST_RETRY_S = 30.0
 class InventoryKeeper:
     """Holds the newest snapshot and tells `on_change` when it differs from the one before.
 
-    A node whose driver is missing has an empty inventory with one defect, until it answers.
+    A node whose driver is missing has an empty inventory with one defect, until it answers. A
+    driver that stops answering says nothing about the GPUs: they stay as last seen.
     """
 
     def __init__(self, machine: Machine, *, on_change: Callable[[Inventory], None]) -> None:
@@ -37,6 +39,11 @@ class InventoryKeeper:
     def current(self) -> Inventory:
         """The newest snapshot; empty before the first one."""
         return self._current or Inventory()
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there was a snapshot."""
+        return self._current is not None
 
     async def run(self) -> None:
         """Snapshots until one has no defects; the pause between two doubles up to 30 s."""
@@ -50,7 +57,7 @@ class InventoryKeeper:
 
     async def refresh(self) -> Inventory:
         """Take one snapshot now. Never raises for hardware: what failed is a defect."""
-        inventory = await asyncio.to_thread(_snapshot, self._machine)
+        inventory = await asyncio.to_thread(_snapshot, self._machine, last=self.current)
         if inventory != self._current:
             self._note_new_defects(inventory)
             self._current = inventory
@@ -68,8 +75,8 @@ class InventoryKeeper:
             )
 
 
-def _snapshot(machine: Machine) -> Inventory:
+def _snapshot(machine: Machine, *, last: Inventory) -> Inventory:
     try:
         return take_snapshot(machine)
     except HardwareError as error:
-        return Inventory(defects=(Defect(device="node", attribute="", cause=str(error)),))
+        return replace(last, defects=(Defect(device="node", attribute="", cause=str(error)),))
