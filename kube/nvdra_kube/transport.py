@@ -13,10 +13,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Self, TypedDict
 
-import aiohttp
 from yarl import URL
 
 from nvdra_kube.errors import ApiError, TooManyRequests, Unreachable
+from nvdra_kube.http_stack import aiohttp
 from nvdra_kube.lines import LineSplitter
 from nvdra_kube.statuses import error_from_answer
 

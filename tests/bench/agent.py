@@ -17,7 +17,7 @@ from .api_server import DRIVER, NODE
 from .production import environ
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Coroutine, Sequence
 
     from nvdra_kube.api import KubeApi
 
@@ -76,8 +76,9 @@ async def running_agent(node: Node, *extra: str) -> AsyncIterator[RunningAgent]:
         started = time.perf_counter()
         process = await _start(node, extra)
         try:
-            async with asyncio.timeout(PATIENCE_S):
-                await _slices_visible(api, revision)
+            await _first(_slices_visible(api, revision), process.wait())
+            if process.returncode is not None:
+                raise RuntimeError(f"the agent ended, see {node.directories.agent_log}")
             yield RunningAgent(process, time.perf_counter() - started)
         finally:
             if process.returncode is None:
@@ -100,6 +101,20 @@ async def _start(node: Node, extra: Sequence[str]) -> asyncio.subprocess.Process
             stdout=log,
             stderr=log,
         )
+
+
+async def _first(*awaited: Coroutine[Any, Any, object]) -> None:
+    """Return when one of them has ended; the others are cancelled."""
+    tasks = [asyncio.create_task(each) for each in awaited]
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _slices_visible(api: KubeApi, revision: str) -> None:
