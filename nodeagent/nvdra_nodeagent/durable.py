@@ -37,7 +37,8 @@ def write_durably(path: Path, data: bytes, *, mode: int = 0o644) -> None:
 
     The directory is created when it is missing. On return the content survives a power cut.
 
-    :raises Retryable: reason `DiskFull` or `StorageUnwritable`; `path` is as it was before.
+    :raises Retryable: reason `DiskFull` or `StorageUnwritable`; `path` is as it was before, or
+        whole and new where only the directory could not be synced.
     """
     temp = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMP_SUFFIX}")
     try:
@@ -78,12 +79,19 @@ def sweep_temporaries(directory: Path, *, older_than_s: float, of_files: str = "
     oldest = time.time() - older_than_s
     try:
         found = [path for path in directory.iterdir() if is_temporary(path.name, of_files)]
-        leftovers = [path for path in found if path.stat().st_mtime <= oldest]
     except FileNotFoundError:
         return []
     except OSError as error:
         raise storage_error("list", directory, error) from error
-    return [path for path in leftovers if remove_durably(path)]
+    return [path for path in found if _is_older(path, oldest) and remove_durably(path)]
+
+
+def _is_older(path: Path, oldest: float) -> bool:
+    """False also for a file that its writer has just put into place."""
+    try:
+        return path.stat().st_mtime <= oldest
+    except FileNotFoundError:
+        return False
 
 
 def is_temporary(name: str, of_files: str = "") -> bool:

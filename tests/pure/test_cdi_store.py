@@ -38,7 +38,8 @@ def test_what_was_written_is_read_and_listed(tmp_path: Path) -> None:
     store.write(UID, a_spec())
     store.write(UID, a_spec("A=c"))
     assert store.read(UID) == a_spec("A=c")
-    assert store.exists(UID)
+    assert store.holds(UID, a_spec("A=c"))
+    assert not store.holds(UID, a_spec())
     assert store.claim_uids() == [UID]
 
 
@@ -47,7 +48,7 @@ def test_removing_twice_is_success(tmp_path: Path) -> None:
     store.write(UID, a_spec())
     assert store.remove(UID)
     assert not store.remove(UID)
-    assert not store.exists(UID)
+    assert not store.holds(UID, a_spec())
     assert store.read(UID) is None
     assert store.claim_uids() == []
 
@@ -83,7 +84,7 @@ def test_a_file_of_another_program_is_not_trusted(tmp_path: Path, content: str) 
     store = CdiStore(tmp_path)
     store.path(UID).write_text(content)
     assert store.read(UID) is None
-    assert store.exists(UID) is bool(content)
+    assert not store.holds(UID, a_spec())
 
 
 def test_the_other_driver_has_files_of_its_own(tmp_path: Path) -> None:
@@ -116,11 +117,19 @@ def test_an_unusable_directory_is_an_error_with_path_and_advice(tmp_path: Path) 
 def test_a_claims_devices_go_into_a_file_that_a_runtime_resolves(tmp_path: Path) -> None:
     machine = simulated_machine("t4", tmp_path / "machine")
     files = ClaimFiles(CdiBuilder(machine), CdiStore(tmp_path / "cdi"))
-    files.write(UID, [take_snapshot(machine).devices["gpu-0"]])
+    devices = [take_snapshot(machine).devices["gpu-0"]]
+    files.write(UID, devices)
     edits = CdiRegistry([tmp_path / "cdi"]).resolve([files.device_id(UID, "gpu-0")])
     assert "/dev/nvidia0" in [node.path for node in edits.device_nodes]
     assert files.device_names(UID) == ["gpu-0"]
     assert files.claim_uids() == [UID]
-    assert files.exists(UID)
+    assert files.is_current(UID, devices)
     assert files.remove(UID)
     assert files.device_names(UID) == []
+
+
+def test_a_claims_file_that_cannot_be_read_tells_of_no_device(tmp_path: Path) -> None:
+    store = CdiStore(tmp_path / "cdi")
+    store.path(UID).mkdir(parents=True)
+    machine = simulated_machine("t4", tmp_path / "machine")
+    assert ClaimFiles(CdiBuilder(machine), store).device_names(UID) == []

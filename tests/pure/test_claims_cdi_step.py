@@ -37,6 +37,13 @@ def test_an_applied_step_holds_with_its_devices_in_order(cdi: FolderCdi) -> None
     assert cdi.device_names(UID) == ["gpu-1", "gpu-0"]
 
 
+def test_a_file_that_says_something_else_does_not_hold(cdi: FolderCdi) -> None:
+    handler = a_handler(cdi)
+    handler.apply(STEP)
+    cdi.path(UID).write_text("gpu-1 of an earlier driver\n")
+    assert not handler.holds(STEP)
+
+
 def test_undoing_twice_is_undoing_once(cdi: FolderCdi) -> None:
     handler = a_handler(cdi)
     handler.apply(STEP)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 import zlib
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,9 +12,11 @@ import pytest
 from nvdra_nodeagent.claims.journal import Journal, encode
 from nvdra_nodeagent.claims.ledger import Ledger
 from nvdra_nodeagent.claims.plan import Holdings, make_plan
+from nvdra_nodeagent.errors import Retryable
 from nvdra_testing.claims import RULES, a_node_of, a_record, an_allocated, gpu_uuid
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from nvdra_nodeagent.claims.record import Record
@@ -47,12 +51,28 @@ def a_ledger(root: Path, **traces: tuple[str, ...]) -> Ledger:
     return ledger
 
 
+@contextmanager
+def no_file_descriptors_left() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 @pytest.fixture
 def journal(tmp_path: Path) -> Journal:
     journal = Journal(tmp_path)
     journal.write(ONE)
     journal.write(TWO)
     return journal
+
+
+def test_a_process_without_file_descriptors_calls_no_record_damaged(journal: Journal) -> None:
+    with no_file_descriptors_left(), pytest.raises(Retryable, match=f"{UID}.*open files"):
+        journal.read(UID)
+    assert journal.read(UID) == ONE
 
 
 def test_records_are_there_after_a_restart(journal: Journal, tmp_path: Path) -> None:

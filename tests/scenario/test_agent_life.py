@@ -99,6 +99,31 @@ async def test_a_lost_cdi_file_is_made_again_by_the_next_prepare(tmp_path: Path)
         assert msgspec.yaml.decode(path.read_bytes()) == written
 
 
+async def test_a_driver_replaced_under_a_claim_is_what_the_next_prepare_names(
+    tmp_path: Path,
+) -> None:
+    node = await a_node(tmp_path)
+    async with node.running() as agent:
+        await agent.publisher.wait_published()
+        ref = await node.claim("gpu-0")
+        await node.prepare(ref)
+        (path,) = node.cdi_root.iterdir()
+        now = path.read_text()
+        path.write_text(now.replace(agent.keeper.current.driver_version, "1.2.3"))
+        assert (await node.prepare(ref))["claim"].error == ""
+        assert path.read_text() == now
+
+
+async def test_a_repeated_prepare_says_what_has_gone_missing_meanwhile(tmp_path: Path) -> None:
+    node = await a_node(tmp_path)
+    async with node.running() as agent:
+        await agent.publisher.wait_published()
+        ref = await node.claim("gpu-0")
+        await node.prepare(ref)
+        (tmp_path / "machine" / "driver-root" / "dev" / "nvidia0").unlink()
+        assert "/dev/nvidia0" in (await node.prepare(ref))["claim"].error
+
+
 async def test_eight_claims_of_one_call_are_prepared_each_with_its_gpu(tmp_path: Path) -> None:
     node = await a_node(tmp_path)
     async with node.running() as agent:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import structlog
+
 from nvdra_nodeagent.cdi.builder import ClaimDevice
 from nvdra_nodeagent.cdi.names import cdi_device_id, cdi_device_name
+from nvdra_nodeagent.errors import Retryable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nvdra_nodeagent.cdi.builder import CdiBuilder
+    from nvdra_nodeagent.cdi.document import CdiSpec
     from nvdra_nodeagent.cdi.store import CdiStore
     from nvdra_nodeagent.inventory.model import Device
+
+log = structlog.get_logger(__name__)
 
 
 class ClaimFiles:
@@ -28,15 +34,11 @@ class ClaimFiles:
 
     def write(self, claim_uid: str, devices: Sequence[Device]) -> None:
         """One build and one durable write."""
-        named = [
-            ClaimDevice(device=device, cdi_name=cdi_device_name(claim_uid, device.name))
-            for device in devices
-        ]
-        self._store.write(claim_uid, self._builder.build(claim_uid, named))
+        self._store.write(claim_uid, self._build(claim_uid, devices))
 
-    def exists(self, claim_uid: str) -> bool:
-        """Whether the claim has a file."""
-        return self._store.exists(claim_uid)
+    def is_current(self, claim_uid: str, devices: Sequence[Device]) -> bool:
+        """Whether the file is what `write` would write now: drivers are replaced under claims."""
+        return self._store.holds(claim_uid, self._build(claim_uid, devices))
 
     def remove(self, claim_uid: str) -> bool:
         """Remove the claim's file; False when there was none."""
@@ -48,7 +50,11 @@ class ClaimFiles:
 
     def device_names(self, claim_uid: str) -> list[str]:
         """The devices in a claim's file by their inventory names; none if it cannot be read."""
-        spec = self._store.read(claim_uid)
+        try:
+            spec = self._store.read(claim_uid)
+        except Retryable as error:
+            log.warning("CDI file not readable", claim=claim_uid, error=str(error))
+            return []
         prefix = cdi_device_name(claim_uid, "")
         entries = spec.devices if spec else ()
         return [entry.name.removeprefix(prefix) for entry in entries]
@@ -56,3 +62,10 @@ class ClaimFiles:
     def sweep_temporaries(self, *, older_than_s: float) -> list[str]:
         """Remove what writers that died left behind; returns the paths."""
         return self._store.sweep_temporaries(older_than_s=older_than_s)
+
+    def _build(self, claim_uid: str, devices: Sequence[Device]) -> CdiSpec:
+        named = [
+            ClaimDevice(device=device, cdi_name=cdi_device_name(claim_uid, device.name))
+            for device in devices
+        ]
+        return self._builder.build(claim_uid, named)

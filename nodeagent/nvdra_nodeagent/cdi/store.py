@@ -59,11 +59,11 @@ class CdiStore:
         except OSError as error:
             raise storage_error("read", path, error) from error
 
-    def exists(self, claim_uid: str) -> bool:
-        """Whether the claim has a file with content, whoever wrote it."""
+    def holds(self, claim_uid: str, spec: CdiSpec) -> bool:
+        """Whether the claim's file is exactly what `write` makes of `spec`."""
         path = self.path(claim_uid)
         try:
-            return path.stat().st_size > 0
+            return path.read_bytes() == encode_spec(spec)
         except FileNotFoundError:
             return False
         except OSError as error:

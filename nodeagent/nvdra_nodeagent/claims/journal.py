@@ -7,6 +7,7 @@ does not hold together is moved alone to `quarantine/`, with its reason beside i
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import zlib
@@ -16,7 +17,7 @@ import msgspec
 
 from nvdra_nodeagent.claims.model import ClaimRef
 from nvdra_nodeagent.claims.record import Fence, Record, is_claim_uid
-from nvdra_nodeagent.durable import remove_durably, write_durably
+from nvdra_nodeagent.durable import remove_durably, storage_error, write_durably
 from nvdra_nodeagent.errors import Retryable
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ _SALVAGED_CLAIM: Final = re.compile(
     rb'"claim":{"namespace":"([a-z0-9-]{1,63})","name":"([a-z0-9.-]{1,253})"'
 )
 
+# Failures to read that say nothing about the file.
+_OWN_TROUBLE: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 Stamp: TypeAlias = tuple[int, int, int]
 """Inode, time of change and size of a file: another stamp, other content. Inodes are re-used."""
@@ -124,12 +127,15 @@ class Journal:
         return dict(_records_in(self.directory))
 
     def read(self, uid: str) -> Record | None:
-        """None when there is no record. :raises Damaged: see there."""
+        """None when there is no record. :raises Damaged: see there. :raises Retryable: not now."""
+        path = self._path(uid)
         try:
-            data = self._path(uid).read_bytes()
+            data = path.read_bytes()
         except FileNotFoundError:
             return None
         except OSError as error:
+            if error.errno in _OWN_TROUBLE:
+                raise storage_error("read", path, error) from error
             raise Damaged(f"cannot be read: {error.strerror or error}") from error
         return decode(data, uid=uid)
 

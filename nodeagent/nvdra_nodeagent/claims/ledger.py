@@ -31,7 +31,7 @@ class Traces(Protocol):
     def claim_uids(self) -> Sequence[str]: ...
 
     def device_names(self, claim_uid: str) -> Sequence[str]:
-        """None when there is no trace of the claim, or it cannot be read."""
+        """None of them when there is no trace of the claim, or it cannot be read. Never raises."""
         ...
 
 
@@ -66,8 +66,7 @@ class Ledger:
                 self._forget_vanished(uid)
             for uid, stamp in entries.items():
                 if self._stamps.get(uid) != stamp:
-                    self._stamps[uid] = stamp
-                    self._read(uid)
+                    self._read(uid, stamp)
             if not self._loaded:
                 self._load_fences()
                 self._loaded = True
@@ -114,12 +113,14 @@ class Ledger:
         with self._lock:
             return dict(Counter(held.type for r in self._records.values() for held in r.devices))
 
-    def _read(self, uid: str) -> None:
+    def _read(self, uid: str, stamp: Stamp) -> None:
         try:
             record = self._journal.read(uid)
         except Damaged as damage:
+            self._stamps[uid] = stamp
             self._fence(salvage(uid, damage), last_known=self._records.pop(uid, None))
             return
+        self._stamps[uid] = stamp
         if record is not None:  # else it vanished since it was listed; the next refresh sees that
             self._records[uid] = record
             self._fences.pop(uid, None)

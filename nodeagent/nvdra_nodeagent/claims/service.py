@@ -111,8 +111,12 @@ class NodeClaims(ClaimService):
         )
 
     async def start(self) -> None:
-        """Load the journal, so that the first call need not. :raises AgentError: unreadable."""
-        await self._in_thread(self._ledger.refresh)
+        """Load the journal, so that the first call need not."""
+        try:
+            await self._in_thread(self._ledger.refresh)
+        except AgentError as error:  # the disk may be mended; until then each call says so
+            log.error("claim records not loaded", error=str(error))
+            return
         self._observer.prepared_devices(self._ledger.device_counts())
 
     async def prepare(self, claims: Sequence[ClaimRef]) -> Mapping[str, _Devices | AgentError]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -10,7 +11,7 @@ from nvdra_nodeagent.errors import Retryable
 from nvdra_nodeagent.hardware.errors import HardwareError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from nvdra_nodeagent.inventory.model import Device, Inventory
 
@@ -26,7 +27,9 @@ class CdiFiles(Protocol):
         """Write the claim's file, durably and as a whole. May raise `HardwareError` too."""
         ...
 
-    def exists(self, claim_uid: str) -> bool: ...
+    def is_current(self, claim_uid: str, devices: Sequence[Device]) -> bool:
+        """Whether the claim's file is what `write` would write now. May raise as that does."""
+        ...
 
     def remove(self, claim_uid: str) -> bool:
         """Remove the claim's file; False when there was none."""
@@ -68,21 +71,34 @@ class CdiHandler:
 
     def apply(self, step: CdiStep) -> None:
         """:raises Retryable: a device is not what it was, or its CDI entry cannot be made."""
-        inventory = self._inventory()
-        devices = [_same_device(inventory, planned) for planned in step.devices]
-        try:
+        devices = self._devices(step)
+        with _described(devices):
             self._files.write(step.claim_uid, devices)
-        except HardwareError as error:
-            raise Retryable(
-                "CdiIncomplete",
-                f"cannot describe {', '.join(device.name for device in devices)} for CDI: {error}",
-            ) from error
 
     def undo(self, step: CdiStep, result: dict[str, str] | None = None) -> None:
         self._files.remove(step.claim_uid)
 
     def holds(self, step: CdiStep, result: dict[str, str] | None = None) -> bool:
-        return self._files.exists(step.claim_uid)
+        """Also untrue when the driver was replaced since: its libraries have other names now.
+
+        :raises Retryable: as for `apply`, for a container could not start with what is missing.
+        """
+        devices = self._devices(step)
+        with _described(devices):
+            return self._files.is_current(step.claim_uid, devices)
+
+    def _devices(self, step: CdiStep) -> list[Device]:
+        inventory = self._inventory()
+        return [_same_device(inventory, planned) for planned in step.devices]
+
+
+@contextmanager
+def _described(devices: Sequence[Device]) -> Iterator[None]:
+    try:
+        yield
+    except HardwareError as error:
+        names = ", ".join(device.name for device in devices)
+        raise Retryable("CdiIncomplete", f"cannot describe {names} for CDI: {error}") from error
 
 
 def _same_device(inventory: Inventory, planned: CdiDevice) -> Device:

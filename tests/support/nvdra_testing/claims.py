@@ -195,9 +195,15 @@ class FolderCdi:
         self.on_write(claim_uid)
         if self.failing:
             raise self.failing
-        text = "".join(f"{device.name} {device.uuid}\n" for device in devices)
-        write_durably(self.path(claim_uid), text.encode())
+        write_durably(self.path(claim_uid), self._text(devices))
         self.writes += 1
+
+    def is_current(self, claim_uid: str, devices: Sequence[Device]) -> bool:
+        path = self.path(claim_uid)
+        return path.exists() and path.read_bytes() == self._text(devices)
+
+    def _text(self, devices: Sequence[Device]) -> bytes:
+        return "".join(f"{device.name} {device.uuid}\n" for device in devices).encode()
 
     def exists(self, claim_uid: str) -> bool:
         return self.path(claim_uid).exists()
