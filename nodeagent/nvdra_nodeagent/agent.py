@@ -106,6 +106,8 @@ class GpuAgent:
             stack.callback(_cancel_all, background)
             await self._serve(stack)
             await stop.wait()
+            log.info("stopping")
+            self.claims.hurry()
 
     def _background(self) -> dict[str, Coroutine[object, object, None]]:
         return {

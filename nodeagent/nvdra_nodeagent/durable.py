@@ -13,7 +13,7 @@ import secrets
 import time
 from typing import TYPE_CHECKING
 
-from nvdra_nodeagent.errors import Retryable
+from nvdra_nodeagent.errors import NodeFault
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -99,10 +99,10 @@ def is_temporary(name: str, of_files: str = "") -> bool:
     return name.startswith(f".{of_files}") and name.endswith(TEMP_SUFFIX)
 
 
-def storage_error(verb: str, path: Path, error: OSError) -> Retryable:
+def storage_error(verb: str, path: Path, error: OSError) -> NodeFault:
     """What a failed access to the agent's own files means to the caller."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return Retryable(
+    return NodeFault(
         "DiskFull" if full else "StorageUnwritable",
         f"cannot {verb} {path}: {error.strerror or error}",
         hint=_HINTS.get(error.errno or 0, "check the directory and the node's disk"),

@@ -30,3 +30,7 @@ class Permanent(AgentError):
 
 class Retryable(AgentError):
     """The world is not ready: the same call may succeed later."""
+
+
+class NodeFault(Retryable):
+    """Something on this node has to be put right first, by a person or another program."""

@@ -103,13 +103,21 @@ async def test_a_prepare_after_an_overtaking_unprepare_is_new_work() -> None:
 async def test_draining_waits_for_all_work() -> None:
     bench = Bench()
     bench.prepare()
-    drained = asyncio.create_task(bench.shop.drain())
+    drained = asyncio.create_task(bench.shop.drain(timeout_s=60))
     await asyncio.sleep(0)
     assert bench.shop.is_busy(REF.uid)
     assert not drained.done()
     bench.open.set()
-    await drained
+    assert await drained == ()
     assert not bench.shop.is_busy(REF.uid)
+
+
+async def test_work_that_takes_too_long_is_stopped_and_named() -> None:
+    bench = Bench()
+    task = bench.prepare()
+    assert await bench.shop.drain(timeout_s=0.01) == (f"prepare {REF}",)
+    assert task.cancelled()
+    assert bench.log == ["prepare begins"]
 
 
 async def test_a_cancelled_caller_is_held_until_its_thread_has_ended() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -9,11 +10,12 @@ import pytest
 
 from nvdra_kube.errors import ApiError, Forbidden, ServerError, Unreachable
 from nvdra_sim.cluster.apiserver import LocalApi
-from nvdra_testing.agent import a_node
+from nvdra_testing.agent import a_node, until
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from nvdra_kube.api import Body, Resource
     from nvdra_sim.cluster.apiserver import ClusterStore
 
 
@@ -31,6 +33,18 @@ class EvasiveApi(LocalApi):
         return answer
 
 
+class ClaimlessApi(LocalApi):
+    """Has lost sight of claims."""
+
+    refusals = 0
+
+    async def get(self, resource: Resource, name: str, *, namespace: str | None = None) -> Body:
+        if resource.plural == "resourceclaims":
+            self.refusals += 1
+            raise ServerError("etcd is away", status=500)
+        return await super().get(resource, name, namespace=namespace)
+
+
 @pytest.mark.parametrize("error", [Unreachable("refused"), ServerError("starting", status=503)])
 async def test_an_agent_that_is_up_before_the_api_server_waits_for_it(
     tmp_path: Path, error: ApiError
@@ -40,6 +54,19 @@ async def test_an_agent_that_is_up_before_the_api_server_waits_for_it(
     async with node.running() as agent:
         await agent.publisher.wait_published()
         assert len(await node.devices()) == 8
+
+
+async def test_a_stopping_agent_answers_with_the_cause_instead_of_trying_again(
+    tmp_path: Path,
+) -> None:
+    node = await a_node(tmp_path)
+    node.api = api = ClaimlessApi(node.store)
+    ref = await node.claim("gpu-0")
+    async with node.running(retry_budget_s=3600) as agent:
+        await agent.publisher.wait_published()
+        call = asyncio.create_task(node.prepare(ref))
+        await until(lambda: api.refusals)
+    assert "etcd is away" in (await call)["claim"].error
 
 
 @pytest.mark.parametrize("answer", ["", "someday", Forbidden("not you", status=403)])

@@ -27,7 +27,7 @@ from nvdra_nodeagent.cdi.document import (
 from nvdra_nodeagent.cdi.driver_files import DriverFiles, find_driver_files, is_current
 from nvdra_nodeagent.cdi.names import GPU_CLAIM_KIND
 from nvdra_nodeagent.cdi.validation import problems_of
-from nvdra_nodeagent.errors import Permanent, Retryable
+from nvdra_nodeagent.errors import NodeFault, Permanent
 from nvdra_nodeagent.hardware.errors import DriverMissing, HardwareError, HookMissing
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class CdiBuilder:
     def build(self, claim_uid: str, devices: Sequence[ClaimDevice]) -> CdiSpec:
         """The document of a claim.
 
-        :raises Retryable: something that containers need is missing: `DriverMissing`,
+        :raises NodeFault: something that containers need is missing: `DriverMissing`,
             `CdiHookMissing`, `DeviceNodeMissing`; the message names it.
         :raises Permanent: `CdiSpecInvalid`: CDI cannot express the claim (names).
         """
@@ -127,7 +127,7 @@ class CdiBuilder:
     def _driver_edits(self, hook: str) -> ContainerEdits:
         version = _asked("DriverMissing", self._driver_version)
         if not version:
-            raise Retryable(
+            raise NodeFault(
                 "DriverMissing",
                 "the version of the NVIDIA driver on this node is not known",
                 hint="check that the kernel module is loaded: cat /proc/driver/nvidia/version",
@@ -159,12 +159,12 @@ class CdiBuilder:
         try:
             return [self._node(CONTROL_NODE), *(node for node in optional if node)]
         except HardwareError as error:
-            raise Retryable("DeviceNodeMissing", str(error), hint=_NODE_HINT) from error
+            raise NodeFault("DeviceNodeMissing", str(error), hint=_NODE_HINT) from error
 
     def _node(self, path: str) -> DeviceNode:
         found = self._machine.device_nodes.stat(path)
         if found is None:
-            raise Retryable(
+            raise NodeFault(
                 "DeviceNodeMissing", f"device node {path} is not on this node", hint=_NODE_HINT
             )
         return found
@@ -176,7 +176,7 @@ class CdiBuilder:
                 edits += _edits_of_nodes(self._mig_nodes(device.device))
         except HardwareError as error:
             message = f"cannot describe {device.device.name} for CDI: {error}"
-            raise Retryable("DeviceNodeMissing", message, hint=_NODE_HINT) from error
+            raise NodeFault("DeviceNodeMissing", message, hint=_NODE_HINT) from error
         edits += device.extra_edits
         return msgspec.structs.replace(edits, device_nodes=_by_path(edits.device_nodes))
 
@@ -290,8 +290,8 @@ def _asked(reason: str, question: Callable[[], Answer]) -> Answer:
     try:
         return question()
     except HookMissing as error:
-        raise Retryable("CdiHookMissing", str(error)) from error
+        raise NodeFault("CdiHookMissing", str(error)) from error
     except DriverMissing as error:
-        raise Retryable("DriverMissing", str(error)) from error
+        raise NodeFault("DriverMissing", str(error)) from error
     except HardwareError as error:
-        raise Retryable(reason, str(error)) from error
+        raise NodeFault(reason, str(error)) from error

@@ -18,7 +18,7 @@ import msgspec
 from nvdra_nodeagent.claims.model import ClaimRef
 from nvdra_nodeagent.claims.record import Fence, Record, is_claim_uid
 from nvdra_nodeagent.durable import remove_durably, storage_error, write_durably
-from nvdra_nodeagent.errors import Retryable
+from nvdra_nodeagent.errors import NodeFault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -158,7 +158,7 @@ class Journal:
                 self._path(uid).replace(target)
             target.with_suffix(_REASON_SUFFIX).write_text(f"{reason}\n", encoding="utf-8")
         except OSError as error:
-            raise Retryable(
+            raise NodeFault(
                 "StorageUnwritable",
                 f"cannot move the damaged {self._path(uid)} to {self.quarantine_directory}: "
                 f"{error.strerror or error}",
@@ -208,7 +208,7 @@ def _records_in(directory: Path) -> Iterator[tuple[str, Stamp]]:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise Retryable(
+        raise NodeFault(
             "StorageUnreadable",
             f"cannot list {directory}: {error.strerror or error}",
             hint="check the directory and the node's disk",

@@ -16,7 +16,7 @@ import struct
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
-from nvdra_nodeagent.errors import Retryable
+from nvdra_nodeagent.errors import NodeFault, Retryable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -68,8 +68,8 @@ class LockFile:
         lock = _FLOCK.pack(kind, os.SEEK_SET, _offset(key), 1, 0)
         fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, lock)
 
-    def _error(self, verb: str, error: OSError) -> Retryable:
-        return Retryable(
+    def _error(self, verb: str, error: OSError) -> NodeFault:
+        return NodeFault(
             "LockFailed",
             f"cannot {verb} the lock file {self._path}: {error.strerror or error}",
             hint="check that the plugin directory is a local, writable file system",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import structlog
 
-from nvdra_nodeagent.errors import Retryable
+from nvdra_nodeagent.errors import NodeFault, Retryable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -20,29 +21,57 @@ log = structlog.get_logger(__name__)
 DEFAULT_BUDGET_S: Final = 30.0
 """The kubelet waits 45 s; the last attempt needs time too."""
 
+FAULT_BUDGET_S: Final = 5.0
+"""For what somebody has to mend: only an answer puts the cause into the pod's events."""
+
 _FIRST_PAUSE_S: Final = 0.1
 _LAST_PAUSE_S: Final = 2.0
 
 T = TypeVar("T")
 
 
-async def persevere(
-    attempt: Callable[[float], Awaitable[T]], *, claim: ClaimRef, budget_s: float
-) -> T:
-    """Call `attempt(deadline)` until it succeeds, fails for good, or the time is up.
+class Patience:
+    """How long the claims of an agent are tried; `end` cuts all of it short."""
 
-    The deadline is on the loop's clock. :raises AgentError: the last one.
-    """
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + budget_s
-    pause_s = _FIRST_PAUSE_S
-    while True:
-        try:
-            return await attempt(deadline)
-        except Retryable as error:
-            wait_s = pause_s * random.uniform(0.75, 1.25)
-            if loop.time() + wait_s >= deadline:
-                raise
-            log.warning("attempt failed, will retry", claim=claim.uid, error=str(error))
-        await asyncio.sleep(wait_s)
-        pause_s = min(2 * pause_s, _LAST_PAUSE_S)
+    def __init__(
+        self, *, budget_s: float = DEFAULT_BUDGET_S, fault_budget_s: float = FAULT_BUDGET_S
+    ) -> None:
+        self._budget_s = budget_s
+        self._fault_budget_s = min(budget_s, fault_budget_s)
+        self._ended = asyncio.Event()
+
+    def end(self) -> None:
+        """From now on attempts that fail are the last ones: the next agent will be called."""
+        self._ended.set()
+
+    async def persevere(self, attempt: Callable[[float], Awaitable[T]], *, claim: ClaimRef) -> T:
+        """Call `attempt(deadline)` until it succeeds, fails for good, or the time is up.
+
+        The deadline is on the loop's clock. :raises AgentError: the last one.
+        """
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        pause_s, told = _FIRST_PAUSE_S, ""
+        while True:
+            try:
+                return await attempt(started + self._budget_s)
+            except Retryable as error:
+                wait_s = pause_s * random.uniform(0.75, 1.25)
+                late = loop.time() + wait_s >= started + self._limit_s(error)
+                if late or self._ended.is_set():
+                    raise
+                if str(error) != told:
+                    log.warning("attempt failed, will retry", claim=claim.uid, error=str(error))
+                    told = str(error)
+                if await self._ends_within(wait_s):
+                    raise
+            pause_s = min(2 * pause_s, _LAST_PAUSE_S)
+
+    def _limit_s(self, error: Retryable) -> float:
+        return self._fault_budget_s if isinstance(error, NodeFault) else self._budget_s
+
+    async def _ends_within(self, pause_s: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause_s):
+                await self._ended.wait()
+        return self._ended.is_set()

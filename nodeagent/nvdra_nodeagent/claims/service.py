@@ -16,7 +16,7 @@ from nvdra_nodeagent.claims.ledger import Ledger
 from nvdra_nodeagent.claims.locks import ClaimLocks, LockFile
 from nvdra_nodeagent.claims.model import ClaimService, PreparedDevice
 from nvdra_nodeagent.claims.observer import SilentObserver
-from nvdra_nodeagent.claims.patience import DEFAULT_BUDGET_S, persevere
+from nvdra_nodeagent.claims.patience import DEFAULT_BUDGET_S, Patience
 from nvdra_nodeagent.claims.plan import PlanRules, gpus_of
 from nvdra_nodeagent.claims.reader import ClaimReader
 from nvdra_nodeagent.claims.record import is_claim_uid
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from nvdra_nodeagent.steps.cdi import CdiFiles
 
 log = structlog.get_logger(__name__)
+
+DRAIN_S: Final = 5.0
 
 T = TypeVar("T")
 _Devices: TypeAlias = tuple[PreparedDevice, ...]
@@ -81,7 +83,7 @@ class NodeClaims(ClaimService):
         self._driver, self._pool = driver, pool
         self._inventory = inventory
         self._observer = observer or SilentObserver()
-        self._retry_budget_s = retry_budget_s
+        self._patience = Patience(budget_s=retry_budget_s)
         self._reader = ClaimReader(api)
         self._lock_file = LockFile(state_dir / "locks")
         self._locks = ClaimLocks(self._lock_file)
@@ -138,9 +140,16 @@ class NodeClaims(ClaimService):
         """Sweep at start and from then on; eternal, cancelled by its owner."""
         await self._sweeper.run(interval_s=interval_s, jitter_s=jitter_s)
 
-    async def drain(self) -> None:
-        """Return when no claim is being worked on."""
-        await self._work.drain()
+    def hurry(self) -> None:
+        """From now on nothing is tried again: the process is about to end."""
+        self._patience.end()
+
+    async def drain(self, *, timeout_s: float = DRAIN_S) -> None:
+        """Return when no claim is being worked on. What takes longer than `timeout_s` is stopped;
+        the next prepare or unprepare of its claim completes or undoes it."""
+        self.hurry()
+        for name in await self._work.drain(timeout_s=timeout_s):
+            log.warning("claim work stopped unfinished", work=name)
 
     def close(self) -> None:
         """After `drain`: end the threads and let go of the lock file."""
@@ -173,9 +182,7 @@ class NodeClaims(ClaimService):
         started = time.monotonic()
         self._observer.in_flight(operation, 1)
         try:
-            outcome = await persevere(
-                partial(attempt, ref), claim=ref, budget_s=self._retry_budget_s
-            )
+            outcome = await self._patience.persevere(partial(attempt, ref), claim=ref)
         except AgentError as error:
             outcome = _worded(error, operation=operation, ref=ref)
         except Exception as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
@@ -86,8 +87,18 @@ class Workshop(Generic[T]):
     def is_busy(self, uid: str) -> bool:
         return uid in self._latest
 
-    async def drain(self) -> None:
-        """Return when nothing runs any more."""
+    async def drain(self, *, timeout_s: float) -> tuple[str, ...]:
+        """Return when nothing runs any more; the names of what had to be stopped for it."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._ended()
+        late = tuple(self._tasks)
+        for task in late:
+            task.cancel()
+        await self._ended()
+        return tuple(task.get_name() for task in late)
+
+    async def _ended(self) -> None:
         while self._tasks:
             await asyncio.wait(tuple(self._tasks))
 

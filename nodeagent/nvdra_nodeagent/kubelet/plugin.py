@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-DRAIN_S = 45.0
-"""The kubelet gives up on a call after 45 s; nothing in flight is worth waiting longer for."""
+DRAIN_S = 15.0
+"""Half of the time that a pod has to end in; nothing is tried again then, so calls end soon."""
 
 
 class KubeletPlugin:
     """Serves one driver to the kubelet; an async context manager.
 
     The DRA socket answers before the registration socket appears. On exit the registration socket
-    goes first, so that the kubelet turns to another instance, then calls in flight finish, then
-    the DRA socket goes. Entering raises `Permanent` when a socket cannot be had.
+    goes first, so that the kubelet turns to another instance, then the DRA socket, and then calls
+    in flight finish. Entering raises `Permanent` when a socket cannot be had.
     """
 
     def __init__(

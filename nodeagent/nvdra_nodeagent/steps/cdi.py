@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from nvdra_nodeagent.errors import Retryable
+from nvdra_nodeagent.errors import NodeFault, Retryable
 from nvdra_nodeagent.hardware.errors import HardwareError
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _described(devices: Sequence[Device]) -> Iterator[None]:
         yield
     except HardwareError as error:
         names = ", ".join(device.name for device in devices)
-        raise Retryable("CdiIncomplete", f"cannot describe {names} for CDI: {error}") from error
+        raise NodeFault("CdiIncomplete", f"cannot describe {names} for CDI: {error}") from error
 
 
 def _same_device(inventory: Inventory, planned: CdiDevice) -> Device:
