@@ -134,6 +134,7 @@ class RealCluster:
         eventually(self._all_ready, until=f"all {self._node_count} nodes are Ready", every_s=0.2)
 
     def _all_ready(self) -> bool:
+        self.control_plane.check()
         for node in self.nodes:
             node.check()
         return sum(map(is_ready, self.kubectl.list("nodes"))) == self._node_count
@@ -162,6 +163,8 @@ class RealCluster:
         for node in self.nodes:
             node.join()
         self.wait_until_nodes_ready()
+        until = "the controller manager works"
+        eventually(lambda: self.kubectl.get("serviceaccount", "default"), until=until)
         self._note(ready=True)
         self._say(f"cluster {self.name} is up after {time.monotonic() - started:.1f} s")
 

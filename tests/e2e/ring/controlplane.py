@@ -60,6 +60,11 @@ class ControlPlane:
         return f"https://localhost:{self._relay.port}"
 
     @property
+    def _internal(self) -> str:
+        """The same for programs in the cluster; the certificate has this address."""
+        return f"https://{CONTROL_PLANE_IP}:{API_PORT}"
+
+    @property
     def port(self) -> int:
         return self._relay.port
 
@@ -71,21 +76,17 @@ class ControlPlane:
     def complete(self) -> None:
         """Wait for the API server and start the programs that need it."""
         self.wait_until_ready()
-        internal = f"https://127.0.0.1:{API_PORT}"
         for user, name in (("admin", "admin"), ("system:kube-scheduler", "scheduler")):
-            text = self.credentials.kubeconfig(user, server=internal)
+            text = self.credentials.kubeconfig(user, server=self._internal)
             (self.folder / f"{name}.kubeconfig").write_text(text)
         self.controller_manager.start()
         self.scheduler.start()
 
     def node_kubeconfig(self, node: str) -> str:
-        return self.credentials.kubeconfig(node_user(node), server=self._server_for_nodes())
+        return self.credentials.kubeconfig(node_user(node), server=self._internal)
 
     def proxy_kubeconfig(self) -> str:
-        return self.credentials.kubeconfig("system:kube-proxy", server=self._server_for_nodes())
-
-    def _server_for_nodes(self) -> str:
-        return f"https://{CONTROL_PLANE_IP}:{API_PORT}"
+        return self.credentials.kubeconfig("system:kube-proxy", server=self._internal)
 
     def wait_until_ready(self) -> None:
         eventually(self._is_ready, until="the API server is ready")
@@ -102,6 +103,11 @@ class ControlPlane:
                 raise RingError(f"API server: {error}") from error
         except (OSError, ssl.SSLError) as error:
             raise RingError(f"API server: {error}") from error
+
+    def check(self) -> None:
+        """Raise RingError when a program of the control plane ended that should run."""
+        for daemon in (self.etcd, self.api_server, self.controller_manager, self.scheduler):
+            daemon.check()
 
     def power_off(self) -> None:
         self._relay.close()

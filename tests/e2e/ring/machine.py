@@ -14,7 +14,7 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from .errors import CommandFailed, RingError
 from .patience import eventually
@@ -54,6 +54,7 @@ class Machine:
         self.name = name
         self.init = init
         self._starter = starter
+        self._daemons: list[subprocess.Popen[bytes]] = []
 
     @classmethod
     def power_on(cls, plan: MachinePlan, *, folder: Path) -> Machine:
@@ -97,6 +98,20 @@ class Machine:
             with contextlib.suppress(OSError):
                 pipe.close()
         self._starter.wait()
+        for process in self._daemons:
+            process.wait()
+        self._daemons.clear()
+
+    def spawn(
+        self, command: Sequence[str | Path], *, env: Mapping[str, str], output: IO[bytes]
+    ) -> subprocess.Popen[bytes]:
+        """Start a command inside; what is returned ends when it does, or the machine."""
+        self._daemons = [process for process in self._daemons if process.poll() is None]
+        started = subprocess.Popen(
+            self.inside(command), env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+        )
+        self._daemons.append(started)
+        return started
 
     def inside(self, command: Sequence[str | Path]) -> list[str]:
         """The command as it has to be called from outside to run in all namespaces."""
@@ -161,10 +176,7 @@ class Daemon:
             return
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as output:
-            self._outside = subprocess.Popen(
-                self._machine.inside(self._command), env=self._env,
-                stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-            )  # fmt: skip
+            self._outside = self._machine.spawn(self._command, env=self._env, output=output)
         self._inside = None
 
     def stop(self, with_signal: signal.Signals = signal.SIGTERM) -> None:
