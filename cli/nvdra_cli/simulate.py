@@ -23,6 +23,7 @@ from nvdra_cli.narration import Narrator
 from nvdra_cli.report import Report, as_json, print_report
 from nvdra_cli.watching import PodWatch
 from nvdra_kube.logs import configure
+from nvdra_sim.cluster.apiserver import LocalApi
 from nvdra_sim.cluster.embedded import (
     ClusterNotReady,
     ClusterPlan,
@@ -149,7 +150,9 @@ class _Simulation:
         async with PodWatch(cluster.api, on_change=self._narrator.pod_changed) as watch:
             applied_s = time.monotonic()
             try:
-                await apply_manifests(cluster.api, wish.manifests, types=cluster.store.catalog)
+                # Strict as kubectl is: a misspelt field is an error, not a surprise.
+                api = LocalApi(cluster.store, field_validation="Strict")
+                await apply_manifests(api, wish.manifests, types=cluster.store.catalog)
             except Refused as exc:
                 return self._refused(exc)
             await watch.until_settled(timeout_s=wish.timeout_s)

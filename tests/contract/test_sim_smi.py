@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from nvdra_sim.hardware import SimulatedHardware
 
-SHELLS = [shell for shell in ("sh", "dash", "bash", "busybox") if shutil.which(shell)]
+SHELLS = [s for s in ("sh", "dash", "bash", "busybox sh") if shutil.which(s.split()[0])]
 
 
 def dev_with(tmp_path: Path, *names: str) -> Path:

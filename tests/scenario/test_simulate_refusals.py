@@ -59,6 +59,8 @@ def claim(*, request: str = "count: 1", config: str = "") -> str:
             POD.replace("v1\n", "v1beta1\n", 1),
             "no kind 'Pod' in 'v1beta1'; this server knows Pod in v1",
         ),
+        (claim(request="cuont: 1"), 'unknown field "spec.devices.requests[0].exactly.cuont"'),
+        (POD.replace("command:", "comand:"), 'unknown field "spec.containers[0].comand"'),
         (claim(request="count: -1"), "spec.devices.requests[0].exactly.count"),
         (POD.replace("namespace", "ns").replace("{name: p}", "{name: P_p}"), "P_p"),
         (

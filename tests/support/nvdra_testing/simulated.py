@@ -41,7 +41,7 @@ def nvidia_smi(
     enter = 'mount --bind "$1" /dev && shift && exec "$@"'
     namespaces = ["unshare", "--user", "--map-root-user", "--mount"]
     return subprocess.run(
-        [*namespaces, "sh", "-c", enter, "sh", str(dev), shell, str(script), *arguments],
+        [*namespaces, "sh", "-c", enter, "sh", str(dev), *shell.split(), str(script), *arguments],
         capture_output=True,
         text=True,
         check=False,

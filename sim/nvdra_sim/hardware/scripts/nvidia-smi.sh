@@ -295,8 +295,12 @@ done
 if [ -n "$format" ] && [ "$action" != query ]; then fail_arguments; fi
 
 require_gpus
+# All at once, as the real one writes: who reads a container's log sees nothing or everything.
 case $action in
-list) for_each_gpu list_gpu ;;
-query) run_query ;;
-*) print_summary ;;
+list) answer=$(for_each_gpu list_gpu) ;;
+query) answer=$(run_query) ;;
+*) answer=$(print_summary) ;;
 esac
+status=$?
+if [ -n "$answer" ]; then say "$answer"; fi
+exit "$status"
