@@ -5,6 +5,7 @@ Every series exists with value 0 before the first claim.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 OPERATIONS = ("prepare", "unprepare")
 DEVICE_TYPES = ("gpu", "mig", "vfio", "unknown")
 ERROR_TYPES = ("lock_acquire", "{operation}_devices", "publish_resources")
+LOCK_REASONS = ("ClaimBusy", "GpuBusy", "LockFailed")
 DURATION_BUCKETS_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8)
 FINE_BUCKETS_S = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, *DURATION_BUCKETS_S, 45.0)
 
@@ -29,6 +31,17 @@ class SliceWrites(Protocol):
     created: int
     updated: int
     deleted: int
+
+
+@dataclass(frozen=True, slots=True)
+class _ClaimSeries:
+    """What every claim touches, looked up once: a look-up costs more than the count."""
+
+    requests: Counter
+    duration: Histogram
+    success: Histogram
+    in_flight: Gauge
+    lock_wait: Histogram
 
 
 class AgentMetrics:
@@ -42,26 +55,32 @@ class AgentMetrics:
         self._node = node
         self._make_request_families()
         self._make_state_families()
+        self._on_claim_path = {operation: self._series(operation) for operation in OPERATIONS}
+        self._prepared_by_type = {
+            kind: self._prepared.labels(self._node, self._driver, kind) for kind in DEVICE_TYPES
+        }
         self._touch_every_series()
 
     def finished(self, operation: str, *, duration_s: float) -> None:
         """A claim was prepared or unprepared."""
-        self._requests.labels(self._driver, operation).inc()
-        self._duration.labels(self._driver, operation).observe(duration_s)
-        self._outcome.labels(self._driver, operation, "ok").observe(duration_s)
+        series = self._on_claim_path[operation]
+        series.requests.inc()
+        series.duration.observe(duration_s)
+        series.success.observe(duration_s)
 
     def failed(self, operation: str, *, reason: str, duration_s: float) -> None:
         """A claim could not be prepared or unprepared."""
-        self._errors[operation].labels(self._driver, f"{operation}_devices").inc()
+        kind = "lock_acquire" if reason in LOCK_REASONS else f"{operation}_devices"
+        self._errors[operation].labels(self._driver, kind).inc()
         self._failures.labels(self._driver, operation, reason).inc()
         self._outcome.labels(self._driver, operation, "error").observe(duration_s)
 
     def in_flight(self, operation: str, change: int) -> None:
-        self._in_flight.labels(self._driver, operation).inc(change)
+        self._on_claim_path[operation].in_flight.inc(change)
 
     def lock_waited(self, operation: str, *, wait_s: float) -> None:
         """How long a claim waited for other work on itself or its GPUs."""
-        self._lock_wait.labels(self._driver, operation).observe(wait_s)
+        self._on_claim_path[operation].lock_wait.observe(wait_s)
 
     def quarantined(self, claim_uid: str, reason: str) -> None:
         """A claim record could not be used. The UID stays out of the labels: it is unbounded."""
@@ -72,8 +91,8 @@ class AgentMetrics:
 
     def prepared_devices(self, counts: Mapping[str, int]) -> None:
         """Devices in prepared claims by type; absent types are 0."""
-        for kind in DEVICE_TYPES:
-            self._prepared.labels(self._node, self._driver, kind).set(counts.get(kind, 0))
+        for kind, gauge in self._prepared_by_type.items():
+            gauge.set(counts.get(kind, 0))
 
     def publish_failed(self, operation: str = "prepare") -> None:
         self._errors[operation].labels(self._driver, "publish_resources").inc()
@@ -167,12 +186,18 @@ class AgentMetrics:
             registry=registry,
         )
 
+    def _series(self, operation: str) -> _ClaimSeries:
+        labels = (self._driver, operation)
+        return _ClaimSeries(
+            requests=self._requests.labels(*labels),
+            duration=self._duration.labels(*labels),
+            success=self._outcome.labels(*labels, "ok"),
+            in_flight=self._in_flight.labels(*labels),
+            lock_wait=self._lock_wait.labels(*labels),
+        )
+
     def _touch_every_series(self) -> None:
         for operation in OPERATIONS:
-            self._requests.labels(self._driver, operation)
-            self._duration.labels(self._driver, operation)
-            self._in_flight.labels(self._driver, operation)
-            self._lock_wait.labels(self._driver, operation)
             for kind in ERROR_TYPES:
                 self._errors[operation].labels(self._driver, kind.format(operation=operation))
         self._quarantined.labels(self._driver)
