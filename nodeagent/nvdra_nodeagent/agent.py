@@ -63,8 +63,11 @@ class GpuAgent:
         self._server: tuple[int, int] | None = None
         self._announced: set[str] = set()
         plugin_dir = options.kubelet_plugins_directory_path / GPU_DRIVER
-        for directory in (plugin_dir, options.cdi_root):
-            _make_directory(directory)
+        _make_directory(plugin_dir)
+        try:
+            _make_directory(options.cdi_root)
+        except Permanent as error:  # each prepare will say so; unprepare and slices go on
+            log.error("CDI directory unusable", cause=str(error))
         self.keeper = InventoryKeeper(machine, on_change=self._publish)
         self.claims = NodeClaims(
             api,
@@ -95,6 +98,8 @@ class GpuAgent:
 
         Raises `AgentError` when a socket, a port or the state directory cannot be had.
         """
+        for gate in self._gates.without_effect():
+            log.warning("feature gate has no effect in this version", gate=gate)
         async with AsyncExitStack() as stack:
             stack.callback(self.claims.close)
             await self.claims.start()
@@ -199,9 +204,9 @@ class GpuAgent:
         self._announced = set(names)
 
     def _unhealthy(self) -> str:
-        silent_s = asyncio.get_running_loop().time() - self.publisher.last_activity_s
-        if self.publisher.last_activity_s and silent_s > WATCH_SILENCE_S:
-            return f"the watch on our ResourceSlices has been silent for {silent_s:.0f} s"
+        stuck_s = asyncio.get_running_loop().time() - self.publisher.last_turn_s
+        if self.publisher.last_turn_s and stuck_s > WATCH_SILENCE_S:
+            return f"publishing ResourceSlices has been stuck for {stuck_s:.0f} s"
         return ""
 
     def _unready(self) -> str:

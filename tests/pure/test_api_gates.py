@@ -107,3 +107,12 @@ def test_the_text_form_is_read_back_the_same(settings: dict[str, bool]) -> None:
     gates = FeatureGates(settings)
     assert FeatureGates.parse(str(gates) + ",") == gates
     assert hash(FeatureGates.parse(str(gates))) == hash(gates)
+
+
+def test_a_gate_that_is_on_and_does_nothing_yet_is_named() -> None:
+    gates = FeatureGates.parse("DynamicMIG=true,DRAListTypeAttributes=true,MPSSupport=false")
+    assert gates.without_effect() == ("DynamicMIG",)
+
+
+def test_what_is_on_by_itself_is_not_held_against_anybody() -> None:
+    assert FeatureGates().without_effect() == ()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import yaml
+from structlog.testing import capture_logs
 
 from nvdra_kube.resources import RESOURCE_CLAIMS, RESOURCE_SLICES
 from nvdra_testing.agent import a_node, until
@@ -19,6 +20,15 @@ async def test_every_gpu_of_the_node_is_published(tmp_path: Path) -> None:
     async with node.running() as agent:
         await agent.publisher.wait_published()
         assert await node.devices() == [f"gpu-{minor}" for minor in range(8)]
+
+
+async def test_a_gate_that_does_nothing_yet_is_said_at_start(tmp_path: Path) -> None:
+    node = await a_node(tmp_path)
+    with capture_logs() as lines:
+        async with node.running(gates="DynamicMIG=true,DRAListTypeAttributes=true"):
+            pass
+    said = [line["gate"] for line in lines if line["event"].startswith("feature gate has no")]
+    assert said == ["DynamicMIG"]
 
 
 async def test_a_prepared_claim_has_a_cdi_file_that_names_its_gpu_only(tmp_path: Path) -> None:
