@@ -105,10 +105,19 @@ def test_a_hook_on_the_host_is_checked_where_the_host_is_visible(tmp_path: Path)
     assert hook.host_path() == "/opt/hook"
 
 
-def a_real_machine(tmp_path: Path, *, hook_path: str = "") -> Machine:
+def test_links_to_a_hook_are_followed_as_the_host_would(tmp_path: Path) -> None:
+    a_program(tmp_path / "store/hook-1.2")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/hook").symlink_to("/store/hook-1.2")
+    assert HostHook("/bin/hook", host_root=tmp_path).host_path() == "/bin/hook"
+
+
+def a_real_machine(
+    tmp_path: Path, *, hook_path: str = "", host_driver_root: str = "/run/nvidia/driver"
+) -> Machine:
     return real_machine(
         driver_root=tmp_path / "driver-root",
-        host_driver_root=Path("/run/nvidia/driver"),
+        host_driver_root=Path(host_driver_root),
         sysfs=Path("/sys"),
         procfs=Path("/proc"),
         plugin_dir=tmp_path / "plugin",
@@ -123,11 +132,22 @@ def test_a_machine_without_a_driver_says_so_when_it_is_asked(tmp_path: Path) -> 
 
 
 def test_devices_are_those_of_the_driver_root_where_it_has_some(tmp_path: Path) -> None:
-    node = a_real_machine(tmp_path).device_nodes.stat("/dev/null")
+    nodes = a_real_machine(tmp_path).device_nodes
+    node = nodes.stat("/dev/null")
     assert node is not None
     assert node.host_path == "/dev/null"
-    (tmp_path / "driver-root/dev").mkdir(parents=True)
-    assert a_real_machine(tmp_path).device_nodes.stat("/dev/null") is None
+    (tmp_path / "driver-root/dev").mkdir(parents=True)  # a driver container that came later
+    assert nodes.stat("/dev/null") is None
+
+
+def test_a_driver_root_that_is_the_whole_host_shows_whether_the_hook_is_there(
+    tmp_path: Path,
+) -> None:
+    machine = a_real_machine(tmp_path, hook_path="/opt/hook", host_driver_root="/")
+    with pytest.raises(HookMissing, match="/opt/hook"):
+        machine.cdi_hook.host_path()
+    a_program(tmp_path / "driver-root/opt/hook")
+    assert machine.cdi_hook.host_path() == "/opt/hook"
 
 
 def test_a_hook_that_is_named_is_not_copied(tmp_path: Path) -> None:

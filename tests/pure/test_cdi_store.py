@@ -97,7 +97,7 @@ def test_the_other_driver_has_files_of_its_own(tmp_path: Path) -> None:
     assert not domains.remove(UID)
 
 
-@pytest.mark.parametrize("uid", ["", "../x", "a/b", ".hidden", "a b", "a\n"])
+@pytest.mark.parametrize("uid", ["", "../x", "a.b", "a/b", ".hidden", "a b", "a\n"])
 def test_a_uid_that_is_no_file_name_is_refused(tmp_path: Path, uid: str) -> None:
     with pytest.raises(Permanent, match="is not the UID of a claim"):
         CdiStore(tmp_path).write(uid, a_spec())

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from nvdra_api.names import CDI_CLAIM_CLASS, CDI_GPU_VENDOR
 
 GPU_CLAIM_KIND: Final = f"{CDI_GPU_VENDOR}/{CDI_CLAIM_CLASS}"
+
+_UID: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,126}[A-Za-z0-9])?")
+
+
+def is_claim_uid(text: str) -> bool:
+    """Whether `text` may become part of a file name and of a CDI device name."""
+    return _UID.fullmatch(text) is not None
 
 
 def cdi_device_name(claim_uid: str, device: str, share_id: str | None = None) -> str:

@@ -5,11 +5,10 @@ Two files that name the same device make it unresolvable, so every claim's file 
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Final
 
 from nvdra_nodeagent.cdi.document import decode_spec, encode_spec
-from nvdra_nodeagent.cdi.names import GPU_CLAIM_KIND, claim_file_prefix
+from nvdra_nodeagent.cdi.names import GPU_CLAIM_KIND, claim_file_prefix, is_claim_uid
 from nvdra_nodeagent.durable import (
     remove_durably,
     storage_error,
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from nvdra_nodeagent.cdi.document import CdiSpec
 
 _SUFFIX: Final = ".yaml"
-_UID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*", re.ASCII)
 _MODE: Final = 0o644
 
 
@@ -41,7 +39,7 @@ class CdiStore:
 
     def path(self, claim_uid: str) -> Path:
         """Where the claim's file is or would be."""
-        if not _UID.fullmatch(claim_uid):
+        if not is_claim_uid(claim_uid):
             raise Permanent("ClaimUidInvalid", f"{claim_uid!r} is not the UID of a claim")
         return self._root / f"{self._prefix}{claim_uid}{_SUFFIX}"
 
@@ -86,7 +84,7 @@ class CdiStore:
             for name in names
             if name.startswith(self._prefix) and name.endswith(_SUFFIX)
         )
-        return sorted(uid for uid in uids if _UID.fullmatch(uid))
+        return sorted(uid for uid in uids if is_claim_uid(uid))
 
     def sweep_temporaries(self, *, older_than_s: float) -> list[str]:
         """Remove what writers that died left behind; returns the paths. Others' files stay."""

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
 
+from nvdra_nodeagent.cdi.names import is_claim_uid
 from nvdra_nodeagent.claims.model import ClaimRef
-from nvdra_nodeagent.claims.record import Fence, Record, is_claim_uid
+from nvdra_nodeagent.claims.record import Fence, Record
 from nvdra_nodeagent.durable import remove_durably, storage_error, write_durably
 from nvdra_nodeagent.errors import NodeFault
 

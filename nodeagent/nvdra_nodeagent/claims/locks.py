@@ -13,13 +13,14 @@ import fcntl
 import hashlib
 import os
 import struct
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack
 from typing import TYPE_CHECKING, Final
 
 from nvdra_nodeagent.errors import NodeFault, Retryable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import Iterable
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
 # struct flock of 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid (0 for this kind of lock).
@@ -98,30 +99,45 @@ class ClaimLocks:
         self._file = file
         self._in_process: dict[str, _InProcess] = {}
 
-    @asynccontextmanager
-    async def claim(self, uid: str, *, deadline: float) -> AsyncIterator[None]:
+    def claim(self, uid: str, *, deadline: float) -> AbstractAsyncContextManager[None]:
         """Exclude every other work on the claim.
 
         `deadline` is on the loop's clock. :raises Retryable: `ClaimBusy`, it passed meanwhile.
         """
-        async with AsyncExitStack() as stack:
-            await self._enter(stack, f"claim {uid}", reason="ClaimBusy", deadline=deadline)
-            yield
+        return _Hold(self, (f"claim {uid}",), reason="ClaimBusy", deadline=deadline)
 
-    @asynccontextmanager
-    async def gpus(self, uuids: Iterable[str], *, deadline: float) -> AsyncIterator[None]:
+    def gpus(self, uuids: Iterable[str], *, deadline: float) -> AbstractAsyncContextManager[None]:
         """Exclude work of other claims on these GPUs. :raises Retryable: `GpuBusy`."""
-        async with AsyncExitStack() as stack:
-            for uuid in sorted(set(uuids)):
-                await self._enter(stack, f"GPU {uuid}", reason="GpuBusy", deadline=deadline)
-            yield
+        keys = tuple(f"GPU {uuid}" for uuid in sorted(set(uuids)))
+        return _Hold(self, keys, reason="GpuBusy", deadline=deadline)
 
-    async def _enter(
-        self, stack: AsyncExitStack, key: str, *, reason: str, deadline: float
-    ) -> None:
+    async def take(self, key: str, *, reason: str, deadline: float) -> None:
+        """Lock one key; for `give_back` to unlock. :raises Retryable: `reason`."""
+        entry = self._in_process.setdefault(key, _InProcess())
+        entry.users += 1
         try:
-            async with asyncio.timeout_at(deadline):
-                await stack.enter_async_context(self._locked(key))
+            if entry.users == 1 and self._file.try_lock(key):
+                await entry.lock.acquire()  # nobody else is there: it is had without waiting
+            else:
+                await self._wait_for(entry, key, reason=reason, deadline=deadline)
+        except BaseException:
+            self._leave(key, entry)
+            raise
+
+    def give_back(self, key: str) -> None:
+        entry = self._in_process[key]
+        try:
+            self._file.unlock(key)
+        finally:
+            entry.lock.release()
+            self._leave(key, entry)
+
+    async def _wait_for(self, entry: _InProcess, key: str, *, reason: str, deadline: float) -> None:
+        try:
+            async with asyncio.timeout_at(deadline), AsyncExitStack() as stack:
+                await stack.enter_async_context(entry.lock)
+                await self._lock_file(key)
+                stack.pop_all()
         except TimeoutError as error:
             raise Retryable(
                 reason,
@@ -129,24 +145,39 @@ class ClaimLocks:
                 hint="the log says which claim is being worked on",
             ) from error
 
-    @asynccontextmanager
-    async def _locked(self, key: str) -> AsyncIterator[None]:
-        entry = self._in_process.setdefault(key, _InProcess())
-        entry.users += 1
-        try:
-            async with entry.lock:
-                await self._lock_file(key)
-                try:
-                    yield
-                finally:
-                    self._file.unlock(key)
-        finally:
-            entry.users -= 1
-            if not entry.users:
-                del self._in_process[key]
-
     async def _lock_file(self, key: str) -> None:
         pause_s = _FIRST_POLL_S
         while not self._file.try_lock(key):
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _LAST_POLL_S)
+
+    def _leave(self, key: str, entry: _InProcess) -> None:
+        entry.users -= 1
+        if not entry.users:
+            del self._in_process[key]
+
+
+class _Hold:
+    """Locks taken in order on entering, all or none, and given back in reverse.
+
+    Every claim passes here twice, mostly without meeting anybody: hence no generators.
+    """
+
+    def __init__(
+        self, locks: ClaimLocks, keys: tuple[str, ...], *, reason: str, deadline: float
+    ) -> None:
+        self._locks = locks
+        self._keys = keys
+        self._reason = reason
+        self._deadline = deadline
+        self._held = ExitStack()
+
+    async def __aenter__(self) -> None:
+        with ExitStack() as held:
+            for key in self._keys:
+                await self._locks.take(key, reason=self._reason, deadline=self._deadline)
+                held.callback(self._locks.give_back, key)
+            self._held = held.pop_all()
+
+    async def __aexit__(self, *_: object) -> None:
+        self._held.close()

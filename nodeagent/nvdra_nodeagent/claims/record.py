@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -13,13 +12,6 @@ from nvdra_nodeagent.steps.registry import AnyStep, Result  # noqa: TC001 - msgs
 
 if TYPE_CHECKING:
     from nvdra_nodeagent.inventory.model import Inventory
-
-_UID: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,126}[A-Za-z0-9])?")
-
-
-def is_claim_uid(text: str) -> bool:
-    """Whether `text` may become part of a file name and of a CDI device name."""
-    return _UID.fullmatch(text) is not None
 
 
 class HeldDevice(msgspec.Struct, frozen=True, omit_defaults=True):

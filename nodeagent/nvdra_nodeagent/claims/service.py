@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 import structlog
 
+from nvdra_nodeagent.cdi.names import is_claim_uid
 from nvdra_nodeagent.claims.allocation import parse_claim
 from nvdra_nodeagent.claims.executor import Executor, MoreGpus
 from nvdra_nodeagent.claims.journal import Journal
@@ -19,7 +20,6 @@ from nvdra_nodeagent.claims.observer import SilentObserver
 from nvdra_nodeagent.claims.patience import DEFAULT_BUDGET_S, Patience
 from nvdra_nodeagent.claims.plan import PlanRules, gpus_of
 from nvdra_nodeagent.claims.reader import ClaimReader
-from nvdra_nodeagent.claims.record import is_claim_uid
 from nvdra_nodeagent.claims.sweeper import DEFAULT_GRACE_S, Sweeper
 from nvdra_nodeagent.claims.workshop import DEFAULT_THREADS, Threads, Workshop
 from nvdra_nodeagent.errors import AgentError, Permanent, Retryable

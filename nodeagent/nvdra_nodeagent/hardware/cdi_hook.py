@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from nvdra_nodeagent.durable import write_durably
 from nvdra_nodeagent.errors import Retryable
+from nvdra_nodeagent.hardware.driver_root import resolve
 from nvdra_nodeagent.hardware.errors import HookMissing
 
 if TYPE_CHECKING:
@@ -30,9 +31,10 @@ class HostHook:
 
     def host_path(self) -> str:
         if self._host_root is not None:
-            seen = self._host_root / self._path.lstrip("/")
-            if not _is_program(seen):
-                raise HookMissing(self._path, source=str(seen), cause="no executable file there")
+            seen = resolve(self._host_root, self._path)
+            if seen is None or not _is_program(seen):
+                place = self._host_root / self._path.lstrip("/")
+                raise HookMissing(self._path, source=str(place), cause="no executable file there")
         return self._path
 
 

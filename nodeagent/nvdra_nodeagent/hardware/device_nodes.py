@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import re
 import stat
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import Final
 
 from nvdra_nodeagent.hardware.errors import HardwareError
 from nvdra_nodeagent.hardware.ports import DeviceNode
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _CAPS_DRIVER: Final = "nvidia-caps"
 _CAPS_DIR: Final = "/dev/nvidia-caps"
@@ -21,6 +19,8 @@ _FIELD: Final = re.compile(r"^\s*(DeviceFile\w+)\s*:\s*(\d+)\s*$", re.MULTILINE)
 class HostDeviceNodes:
     """`dev_root` is where this process sees the devices, `host_dev_root` where the host has them.
 
+    While `dev_root` has no `dev` directory, devices are those below `own_root`, which the host
+    knows as `/`: a driver container may bring its root, and devices with it, after we started.
     `proc_devices` replaces `<procfs>/devices` (its alternative is a documented setting).
     """
 
@@ -31,14 +31,17 @@ class HostDeviceNodes:
         host_dev_root: Path,
         procfs: Path,
         proc_devices: Path | None = None,
+        own_root: Path | None = None,
     ) -> None:
         self._dev_root = dev_root
         self._host_dev_root = host_dev_root
+        self._own_root = own_root
         self._capabilities = procfs / "driver" / "nvidia" / "capabilities"
         self._proc_devices = proc_devices or procfs / "devices"
 
     def stat(self, path: str) -> DeviceNode | None:
-        file = self._dev_root / path.lstrip("/")
+        root, host_root = self._roots()
+        file = root / path.lstrip("/")
         try:
             status = file.stat()
         except (FileNotFoundError, NotADirectoryError):
@@ -49,7 +52,7 @@ class HostDeviceNodes:
             return None
         return DeviceNode(
             path=path,
-            host_path=self._on_host(path),
+            host_path=str(host_root / path.lstrip("/")),
             major=os.major(status.st_rdev),
             minor=os.minor(status.st_rdev),
             mode=stat.S_IMODE(status.st_mode),
@@ -70,7 +73,9 @@ class HostDeviceNodes:
             raise HardwareError(f"{file} has no line {error.args[0]}: <number>") from error
         # The node need not exist on the host: container runtimes create it from these numbers.
         path = f"{_CAPS_DIR}/nvidia-cap{minor}"
-        return DeviceNode(path, self._on_host(path), major=major, minor=minor, mode=mode, gid=0)
+        _, host_root = self._roots()
+        host_path = str(host_root / path.lstrip("/"))
+        return DeviceNode(path, host_path, major=major, minor=minor, mode=mode, gid=0)
 
     def _caps_major(self) -> int:
         major = character_major(_read(self._proc_devices), _CAPS_DRIVER)
@@ -81,8 +86,11 @@ class HostDeviceNodes:
             )
         return major
 
-    def _on_host(self, path: str) -> str:
-        return str(self._host_dev_root / path.lstrip("/"))
+    def _roots(self) -> tuple[Path, Path]:
+        """Where the devices are now, for us and for the host."""
+        if self._own_root is None or (self._dev_root / "dev").is_dir():
+            return self._dev_root, self._host_dev_root
+        return self._own_root, Path("/")
 
 
 def character_major(proc_devices: str, driver: str) -> int | None:

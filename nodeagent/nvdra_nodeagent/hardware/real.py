@@ -24,7 +24,6 @@ def real_machine(
     plugin_dir: Path,
     hook_source: Path,
     hook_path: str = "",
-    host_root: Path | None = None,
     dev_root: Path = Path("/"),
     proc_devices: Path | None = None,
 ) -> Machine:
@@ -32,15 +31,15 @@ def real_machine(
 
     `driver_root` is the mount of the host's `host_driver_root`. Devices are looked for below it
     when it has a `dev` directory, else below `dev_root`, which the host knows as `/`.
-    `hook_path` names a hook on the host (checked below `host_root` where that is given); without
+    `hook_path` names a hook on the host (checked where the driver root is the whole host); without
     it `hook_source` is copied into `plugin_dir`. `proc_devices` stands in for /proc/devices.
     """
     # Here, not above: the binding costs 5 MiB, which agents on simulated hardware can do without.
     from nvdra_nodeagent.hardware.nvml import LibraryNvml
 
-    has_devices = (driver_root / "dev").is_dir()
+    whole_host = driver_root if host_driver_root == Path("/") else None
     hook: CdiHook = (
-        HostHook(hook_path, host_root=host_root)
+        HostHook(hook_path, host_root=whole_host)
         if hook_path
         else CopiedHook(hook_source, plugin_dir=plugin_dir)
     )
@@ -49,10 +48,11 @@ def real_machine(
         nvml=LibraryNvml(root),
         pci=SysfsPci(sysfs),
         device_nodes=HostDeviceNodes(
-            driver_root if has_devices else dev_root,
-            host_dev_root=host_driver_root if has_devices else Path("/"),
+            driver_root,
+            host_dev_root=host_driver_root,
             procfs=procfs,
             proc_devices=proc_devices,
+            own_root=dev_root,
         ),
         driver_root=root,
         cdi_hook=hook,
