@@ -65,6 +65,7 @@ class Informer:
         self._opened_s = 0.0
         self._worked = False
         self._last_activity_s = 0.0
+        self._last_failure_s = 0.0
 
     def __repr__(self) -> str:
         state = "synced" if self.has_synced else "not synced"
@@ -87,6 +88,12 @@ class Informer:
         A live server sends a bookmark about each minute.
         """
         return self._last_activity_s
+
+    @property
+    def last_turn_s(self) -> float:
+        """When the API last answered or was found not to: the loop's clock. A watch that says
+        nothing is broken off by the session, so `run` turns as long as it lives."""
+        return max(self._last_activity_s, self._last_failure_s)
 
     async def wait_synced(self) -> None:
         """Return once the first list has arrived."""
@@ -171,6 +178,7 @@ class Informer:
                 await stream.aclose()
 
     async def _recover(self, error: Exception) -> None:
+        self._last_failure_s = self._now()
         expected = isinstance(error, ApiError)
         # A watch that broke before it did anything is not resumed: where it started may be the
         # reason (a store restored from a backup, a version that the server never had).

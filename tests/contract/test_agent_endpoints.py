@@ -37,6 +37,18 @@ async def test_every_known_series_stands_at_zero_before_the_first_claim() -> Non
         assert series in text
 
 
+def test_a_claim_that_waited_in_vain_for_a_lock_is_counted_as_such() -> None:
+    metrics = AgentMetrics(driver="d", node="n")
+    metrics.failed("prepare", reason="GpuBusy", duration_s=30.0)
+    counted = {
+        kind: metrics.registry.get_sample_value(
+            "nvidia_dra_node_prepare_errors_total", {"driver": "d", "error_type": kind}
+        )
+        for kind in ("lock_acquire", "prepare_devices")
+    }
+    assert counted == {"lock_acquire": 1.0, "prepare_devices": 0.0}
+
+
 async def test_a_probe_answers_with_what_is_wrong() -> None:
     metrics = AgentMetrics(driver="d", node="n")
     async with http_endpoint(

@@ -267,6 +267,7 @@ async def test_activity_is_noted_and_failures_are_not_activity() -> None:
     async with playing(*script) as (informer, api, _):
         assert informer.last_activity_s == api.calls[1].at_s
         assert api.calls[-1].at_s >= informer.last_activity_s + 40
+        assert informer.last_turn_s >= informer.last_activity_s + 40
 
 
 async def test_a_malformed_event_lists_again() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from nvdra_nodeagent.slices.body import device_body
 from nvdra_nodeagent.slices.limits import fit
 from nvdra_nodeagent.slices.model import SliceDevice, Version
-from nvdra_nodeagent.slices.planner import PoolPlan, plan_pool, plan_slices
+from nvdra_nodeagent.slices.planner import PoolPlan, plan_pool
 from nvdra_testing.inventories import (
     a_gpu,
     a_mig_device,
@@ -32,8 +32,8 @@ def pool_of(*gpus: Gpu) -> PoolPlan:
 
 
 def device_of(gpu: Gpu, **options: bool) -> SliceDevice:
-    server = (1, 36)
-    (content,) = plan_slices(an_inventory(gpu), node="node-1", server=server, **options)
+    plan = plan_pool(an_inventory(gpu), node="node-1", server=(1, 36), **options)
+    (content,) = plan.slices
     return content.devices[0]
 
 
@@ -150,10 +150,10 @@ def test_a_slice_holds_sixty_four_devices(devices: int, slices: list[int]) -> No
     assert [len(content.devices) for content in plan.slices] == slices
 
 
-@given(st.permutations([a_partitioned_gpu(n) if n % 3 else a_gpu(n) for n in range(16)]))
-def test_the_plan_does_not_depend_on_the_order_of_discovery(gpus: list[Gpu]) -> None:
-    ordered = sorted(gpus, key=lambda gpu: gpu.minor)
-    assert pool_of(*gpus) == pool_of(*ordered)
+@given(st.permutations(range(16)))
+def test_the_plan_does_not_depend_on_the_order_of_discovery(minors: list[int]) -> None:
+    gpus = {n: a_partitioned_gpu(n) if n % 3 else a_gpu(n) for n in minors}
+    assert pool_of(*gpus.values()) == pool_of(*(gpus[minor] for minor in sorted(gpus)))
 
 
 @given(st.integers(0, 150))

@@ -379,6 +379,16 @@ async def test_a_server_without_dra_is_said_and_waited_for() -> None:
         await publisher.wait_published()
 
 
+async def test_a_publisher_turns_while_its_api_server_is_away() -> None:
+    api = await a_cluster()
+    async with published(api, 1) as publisher:
+        api.store.faults.add(Fault(resource=SLICES, status=503))
+        publisher.desire(contents(2))
+        heard = publisher.last_turn_s
+        await eventually(lambda: publisher.last_turn_s > heard)
+        assert not publisher.is_published
+
+
 async def test_a_dropped_field_is_told_once_and_not_written_for_ever() -> None:
     api = await a_cluster()
     fault = Fault(resource=SLICES, drop_fields=("spec.devices.attributes.id",))

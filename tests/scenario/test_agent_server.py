@@ -11,6 +11,7 @@ import pytest
 from nvdra_kube.errors import ApiError, Forbidden, ServerError, Unreachable
 from nvdra_sim.cluster.apiserver import LocalApi
 from nvdra_testing.agent import a_node, until
+from nvdra_testing.claims import a_ref
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,6 +68,15 @@ async def test_a_stopping_agent_answers_with_the_cause_instead_of_trying_again(
         call = asyncio.create_task(node.prepare(ref))
         await until(lambda: api.refusals)
     assert "etcd is away" in (await call)["claim"].error
+
+
+async def test_an_agent_lives_while_its_api_server_is_away(tmp_path: Path) -> None:
+    node = await a_node(tmp_path)
+    node.api = EvasiveApi(node.store, *[Unreachable("refused")] * 1000)
+    async with node.running() as agent:
+        await until(lambda: agent.keeper.is_known)
+        assert (await node.unprepare(a_ref()))["claim"].error == ""
+        assert await node.devices() == []
 
 
 @pytest.mark.parametrize("answer", ["", "someday", Forbidden("not you", status=403)])

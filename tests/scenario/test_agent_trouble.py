@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nvdra_nodeagent.errors import Permanent
 from nvdra_nodeagent.hardware.cdi_hook import HostHook
 from nvdra_nodeagent.hardware.ports import NvmlDevice
 from nvdra_nodeagent.hardware.real import real_machine
@@ -124,12 +123,14 @@ async def test_a_cdi_directory_that_went_away_is_made_again(tmp_path: Path) -> N
         assert await prepared(node, "gpu-0") == ""
 
 
-async def test_a_cdi_directory_that_is_a_file_is_named(tmp_path: Path) -> None:
+async def test_a_cdi_directory_that_is_a_file_is_named_and_the_agent_stays_up(
+    tmp_path: Path,
+) -> None:
     node = await a_node(tmp_path)
     node.cdi_root.write_text("mine")
-    with pytest.raises(Permanent, match=str(node.cdi_root)):
-        async with node.running():
-            pass
+    async with node.running() as agent:
+        await agent.publisher.wait_published()
+        assert str(node.cdi_root) in await prepared(node, "gpu-0")
     assert node.cdi_root.read_text() == "mine"
 
 

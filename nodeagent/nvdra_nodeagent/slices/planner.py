@@ -34,14 +34,6 @@ class PoolPlan:
     defects: tuple[Defect, ...] = ()
 
 
-def plan_slices(
-    inventory: Inventory, *, node: str, server: tuple[int, int], list_attributes: bool = False
-) -> list[SliceContent]:
-    """The slices of `plan_pool`, for callers that report its defects elsewhere."""
-    plan = plan_pool(inventory, node=node, server=server, list_attributes=list_attributes)
-    return list(plan.slices)
-
-
 def plan_pool(
     inventory: Inventory, *, node: str, server: tuple[int, int], list_attributes: bool = False
 ) -> PoolPlan:

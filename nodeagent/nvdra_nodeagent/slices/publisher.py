@@ -77,6 +77,7 @@ class Publisher:
         self._accepted = Accepted()
         self._dropped: list[str] = []
         self._told = ""
+        self._failed_s = 0.0
         self._informer: Informer | None = None
         self._fresh: list[Body] | None = None
         self._wake = asyncio.Event()
@@ -93,9 +94,10 @@ class Publisher:
         return self._published.is_set()
 
     @property
-    def last_activity_s(self) -> float:
-        """When the watch on the slices was last heard of: the loop's clock, 0 before the first."""
-        return self._informer.last_activity_s if self._informer else 0.0
+    def last_turn_s(self) -> float:
+        """When it last heard from the API server or noticed that it cannot: the loop's clock, 0
+        before the first. An API server that is away does not stop it from turning."""
+        return max(self._failed_s, self._informer.last_turn_s if self._informer else 0.0)
 
     def desire(self, slices: Iterable[SliceContent]) -> None:
         """Make these the contents of the pool, in this order; at least one slice.
@@ -282,6 +284,7 @@ class Publisher:
         """Wait before the next attempt; a desire newer than the failed attempt ends the wait."""
         self.last_error = error if isinstance(error, SlicesNotServed) else self._failure(error)
         self.failures += 1
+        self._failed_s = asyncio.get_running_loop().time()
         wish_s = error.retry_after_s if isinstance(error, ApiError) else None
         delay_s = self._backoff.failed(at_least_s=wish_s or 0.0)
         _log.warning(
