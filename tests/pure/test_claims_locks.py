@@ -110,6 +110,16 @@ async def test_waiting_ends_at_the_deadline_and_says_for_what(
     await _enter(ours, "GPU-a")
 
 
+async def test_who_does_not_get_all_gpus_keeps_none(files: tuple[LockFile, LockFile]) -> None:
+    ours, theirs = ClaimLocks(files[0]), ClaimLocks(files[1])
+    async with theirs.gpus({"GPU-b"}, deadline=later()):
+        with pytest.raises(Retryable, match="GPU-b"):
+            async with ours.gpus({"GPU-a", "GPU-b"}, deadline=later(SOON)):
+                pass
+        assert files[1].try_lock("GPU GPU-a")
+    assert not ours._in_process
+
+
 async def test_a_cancelled_waiter_leaves_the_lock_usable(files: tuple[LockFile, LockFile]) -> None:
     locks = ClaimLocks(files[0])
     async with locks.claim("uid", deadline=later()):
