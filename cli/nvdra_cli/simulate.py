@@ -75,7 +75,7 @@ def run_simulate(arguments: argparse.Namespace) -> int:
     configure(verbosity=0, format="text")
     try:
         return asyncio.run(_simulate(wish))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):  # Ctrl-C, SIGTERM
         return INTERRUPTED
 
 
