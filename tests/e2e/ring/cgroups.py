@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from pathlib import Path
 
@@ -65,8 +66,7 @@ def remove(name: str, *, deadline_s: float = 20.0) -> None:
 
 
 def _try_remove(group: Path) -> bool:
-    below = sorted(group.rglob("*/"), key=lambda path: len(path.parts), reverse=True)
-    for folder in [path for path in below if path.is_dir()] + [group]:
+    for folder, _, _ in os.walk(group, topdown=False):
         with contextlib.suppress(OSError):
-            folder.rmdir()
+            Path(folder).rmdir()
     return not group.exists()

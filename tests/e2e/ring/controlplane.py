@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import ssl
 import urllib.error
 import urllib.request
@@ -115,7 +116,10 @@ class ControlPlane:
 
     def _daemon(self, program: str, *flags: str) -> Daemon:
         log = self.folder / "logs" / f"{program}.log"
-        return Daemon(self.machine, [KUBERNETES.folder() / program, *flags], log=log)
+        # Asked politely, the API server would wait a minute for watches that nobody ends.
+        ends_by = signal.SIGKILL if program == "kube-apiserver" else signal.SIGTERM
+        command = [str(KUBERNETES.folder() / program), *flags]
+        return Daemon(lambda: self.machine, command, log=log, stop_signal=ends_by)
 
     def _etcd_flags(self) -> list[str]:
         return [

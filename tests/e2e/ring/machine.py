@@ -21,7 +21,7 @@ from .patience import eventually
 from .processes import ProcessMark, children
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 _INIT = Path(__file__).with_name("machine_init.py")
 NAMESPACES = ("--mount", "--pid", "--net", "--uts", "--ipc")
@@ -145,17 +145,22 @@ class Machine:
 
 
 class Daemon:
-    """A program that runs inside a machine for as long as it should, and can be stopped."""
+    """A program that runs inside a machine for as long as it should, and can be stopped.
+
+    ``machine`` gives the machine as it is now: a reboot makes a new one.
+    """
 
     def __init__(
         self,
-        machine: Machine,
+        machine: Callable[[], Machine],
         command: Sequence[str | Path],
         *,
         log: Path,
         env: Mapping[str, str] | None = None,
+        stop_signal: signal.Signals = signal.SIGTERM,
     ) -> None:
         self.name = Path(command[0]).name
+        self._stop_signal = stop_signal
         self.log = log
         self._machine = machine
         self._command = command
@@ -164,7 +169,9 @@ class Daemon:
         self._inside: ProcessMark | None = None
 
     def __repr__(self) -> str:
-        return f"<{self.name} on {self._machine.name}: {'runs' if self.is_running else 'stopped'}>"
+        return (
+            f"<{self.name} on {self._machine().name}: {'runs' if self.is_running else 'stopped'}>"
+        )
 
     @property
     def is_running(self) -> bool:
@@ -176,14 +183,14 @@ class Daemon:
             return
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as output:
-            self._outside = self._machine.spawn(self._command, env=self._env, output=output)
+            self._outside = self._machine().spawn(self._command, env=self._env, output=output)
         self._inside = None
 
-    def stop(self, with_signal: signal.Signals = signal.SIGTERM) -> None:
-        """Send the signal and wait until it is gone; no effect when it does not run."""
+    def stop(self, with_signal: signal.Signals | None = None) -> None:
+        """Send its stop signal and wait until it is gone; no effect when it does not run."""
         if self._outside is None or not self.is_running:
             return
-        self.pid_mark().kill(with_signal)
+        self.pid_mark().kill(with_signal or self._stop_signal)
         self._outside.wait()
 
     def kill(self) -> None:
@@ -209,7 +216,7 @@ class Daemon:
         if not self.is_running:
             status = self._outside.poll() if self._outside else "never started"
             raise RingError(
-                f"{self.name} on {self._machine.name} ended ({status})",
+                f"{self.name} on {self._machine().name} ended ({status})",
                 remedy=f"see {self.log}, which ends with: {last_words(self.log)}",
             )
 

@@ -80,10 +80,13 @@ class Node:
     def daemon(
         self, *command: str | Path, env: Mapping[str, str] | None = None, log: str = ""
     ) -> Daemon:
-        """A further program for this node, not started yet. It dies when the node does."""
+        """A further program for this node, not started yet.
+
+        It dies when the node does, and can be started again when the node is on again.
+        """
         name = log or str(command[0]).rpartition("/")[2]
         path = self.folder / "logs" / f"{name}.log"
-        return Daemon(self.machine, command, log=path, env={"PATH": _PATH, **(env or {})})
+        return Daemon(lambda: self.machine, command, log=path, env={"PATH": _PATH, **(env or {})})
 
     def _boot(self) -> Machine:
         cgroups.create(self.cgroup)
@@ -187,7 +190,6 @@ class Node:
             raise RingError(f"{self.name} is on", remedy="power_off() first")
         self.machine = self._boot()
         self._rebooted()
-        self._make_daemons()
         self.start_containerd()
         self.wait_for_containerd()
         self.join()

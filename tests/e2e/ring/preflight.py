@@ -80,7 +80,8 @@ def _further_obstacles(wanted: Wanted) -> Iterator[RingError]:
     yield from _running(wanted)
     yield from _disk_space()
     yield from _port(wanted)
-    yield from _kernel()
+    if clusters_dir().is_dir():
+        yield from _kernel()
 
 
 def _missing_tools(wanted: Wanted) -> Iterator[RingError]:
@@ -136,7 +137,14 @@ def _disk_space() -> Iterator[RingError]:
     if is_cold:
         places |= {cache_root(): _DISK_COLD, _go_cache(): _DISK_COLD}
     for folder, needed in places.items():
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            yield RingError(
+                f"cannot make {folder} ({error.strerror})",
+                remedy="point XDG_CACHE_HOME, GOCACHE or NVDRA_E2E_STATE at a folder to write in",
+            )
+            continue
         free = shutil.disk_usage(folder).free
         if free < needed:
             yield RingError(
