@@ -38,6 +38,7 @@ __all__ = [
 
 _KNOWN: Final = MappingProxyType({gate.name: gate for gate in (*GATES, *LOGGING_GATES)})
 _UMBRELLAS: Final = MappingProxyType({"AllAlpha": Stage.ALPHA, "AllBeta": Stage.BETA})
+_ALIKE: Final = 0.4  # enough for `MPS` to mean `MPSSupport`
 # The spellings that the flag's users know from other Kubernetes programs.
 _BOOLEANS: Final = MappingProxyType(
     dict.fromkeys(("1", "t", "T", "true", "TRUE", "True"), True)
@@ -147,8 +148,9 @@ def _is_known(name: str) -> bool:
 
 def _unknown(name: str) -> str:
     names = {known.lower(): known for known in (*_KNOWN, *_UMBRELLAS)}
-    [near] = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.0)
-    return f'unknown feature gate "{name[:60]}": did you mean {names[near]}?'
+    near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=_ALIKE)
+    advice = f"did you mean {names[near[0]]}?" if near else f"known: {', '.join(_KNOWN)}"
+    return f'unknown feature gate "{name[:60]}": {advice}'
 
 
 def _resolve(settings: Mapping[str, bool]) -> dict[str, bool]:

@@ -35,6 +35,7 @@ async def test_every_known_series_stands_at_zero_before_the_first_claim() -> Non
         'error_type="unprepare_devices"} 0.0',
     ):
         assert series in text
+    assert "_created" not in text
 
 
 def test_a_claim_that_waited_in_vain_for_a_lock_is_counted_as_such() -> None:

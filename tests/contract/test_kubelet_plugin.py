@@ -20,6 +20,7 @@ from nvdra_nodeagent.kubelet.proto import dra_v1_pb2, dra_v1beta1_pb2, registrat
 from nvdra_nodeagent.kubelet.proto.dra_v1_grpc import DRAPluginStub
 from nvdra_nodeagent.kubelet.proto.dra_v1beta1_grpc import DRAPluginStub as DRAPluginBetaStub
 from nvdra_nodeagent.kubelet.proto.registration_grpc import RegistrationStub
+from nvdra_nodeagent.kubelet.socket_file import SocketFile
 from nvdra_testing.kubelet import ScriptedClaims, a_plugin, dial
 
 if TYPE_CHECKING:
@@ -159,6 +160,12 @@ async def test_a_file_in_the_place_of_the_socket_is_refused_and_kept(tmp_path: P
     with pytest.raises(Permanent, match=r"dra\.sock exists and is not a socket"):
         await a_plugin(tmp_path, ScriptedClaims()).__aenter__()
     assert (tmp_path / "p" / "dra.sock").read_text() == "mine"
+
+
+async def test_a_file_in_the_place_of_the_directory_is_an_error_with_advice(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Permanent, match=r"file/dra\.sock.*check that the directory exists"):
+        SocketFile(tmp_path / "file" / "dra.sock").bind()
 
 
 async def test_a_path_too_long_for_a_socket_is_named_with_its_limit(tmp_path: Path) -> None:

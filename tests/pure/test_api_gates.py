@@ -46,6 +46,7 @@ def test_an_umbrella_sets_its_stage_and_explicit_names_win() -> None:
     [
         ("DynamicMig=true", 'unknown feature gate "DynamicMig": did you mean DynamicMIG?'),
         ("MPS=true", 'unknown feature gate "MPS": did you mean MPSSupport?'),
+        ("Foo=true", 'unknown feature gate "Foo": known: TimeSlicingSettings, MPSSupport, '),
         ("=true", 'unknown feature gate ""'),
         ("DynamicMIG", "DynamicMIG has no value: write DynamicMIG=true or DynamicMIG=false"),
         ("DynamicMIG=yes", "DynamicMIG=yes: the value has to be true or false"),

@@ -82,7 +82,7 @@ def _refuse_non_socket(path: Path) -> None:
     """A rename would silently replace a file that somebody else put there."""
     try:
         mode = path.lstat().st_mode
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # listening will fail, or nothing is there
         return
     if not stat.S_ISSOCK(mode):
         raise Permanent(
