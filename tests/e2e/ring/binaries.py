@@ -59,6 +59,7 @@ class Parcel:
     links: tuple[str, ...] = ()
     linker_flags: tuple[str, ...] = ("-s", "-w")
     needs_module: bool = False
+    needs_cgo: bool = False
     cold_build: str = "some seconds"
 
     def sources(self) -> list[Path]:
@@ -68,7 +69,8 @@ class Parcel:
 
     def key(self) -> str:
         """Changes when the built programs would; the Go version is left out on purpose."""
-        digest = hashlib.sha256(repr(self).encode())
+        choices = (self.programs, self.packages, self.links, self.linker_flags, self.needs_cgo)
+        digest = hashlib.sha256(repr(choices).encode())
         for source in self.sources():
             digest.update(source.name.encode() + b"\0" + source.read_bytes())
         return f"{self.name}-{self.version}-{digest.hexdigest()[:12]}"
@@ -128,6 +130,7 @@ CDI_HOOK = Parcel(
     version=CDI_HOOK_VERSION,
     programs=("nvidia-cdi-hook",),
     packages=("github.com/NVIDIA/nvidia-container-toolkit/cmd/nvidia-cdi-hook",),
+    needs_cgo=True,
 )
 
 CLUSTER_PARCELS = (KUBERNETES, CONTAINERD, CNI_PLUGINS, TOOL)
@@ -176,11 +179,13 @@ def _build(parcel: Parcel) -> None:
         folder = Path(scratch) / "built"
         folder.mkdir()
         flags = ["-trimpath", "-buildvcs=false", "-ldflags", " ".join(parcel.linker_flags)]
+        cgo = "1" if parcel.needs_cgo else "0"
         if parcel.command:
-            _go(["build", *flags, "-o", f"{folder}/", f"./{parcel.command}"])
+            command = ["build", *flags, "-o", f"{folder}/", f"./{parcel.command}"]
+            _go(command, CGO_ENABLED=cgo)
         else:
             packages = [f"{package}@{parcel.version}" for package in parcel.packages]
-            _go(["install", *flags, *packages], GOBIN=str(folder))
+            _go(["install", *flags, *packages], CGO_ENABLED=cgo, GOBIN=str(folder))
         for link in parcel.links:
             (folder / link).symlink_to(parcel.programs[0])
         _check_complete(parcel, folder)
@@ -193,16 +198,18 @@ def _go(arguments: list[str], **environment: str) -> None:
         status = subprocess.call(
             ["nice", "-n", "19", "go", *arguments],
             cwd=PROGRAM_SOURCES,
-            env={**os.environ, "CGO_ENABLED": "0", **environment},
+            env={**os.environ, **environment},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
         )
         if status != 0:
             log.seek(0)
+            said = log.read()[-2000:].strip()
+            offline = re.search(r"dial tcp|no such host|i/o timeout|connection refused", said)
             raise RingError(
-                f"go {' '.join(arguments)} failed with {status}: {log.read()[-2000:].strip()}",
-                remedy="see whether the Go module proxy (go env GOPROXY) can be reached",
+                f"go {' '.join(arguments)} failed with {status}: {said}",
+                remedy="the Go module proxy (go env GOPROXY) must be reachable" if offline else "",
             )
 
 
