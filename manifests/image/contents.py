@@ -26,7 +26,7 @@ class Contents:
     """`contents.toml`, section by section."""
 
     base: dict[str, Any]
-    hook: dict[str, str]
+    hook: dict[str, Any]
     python: dict[str, Any]
     programs: dict[str, str]
     files: dict[str, str]

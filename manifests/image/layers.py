@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -57,7 +58,8 @@ class Layers:
         return [base, dependencies, product]
 
     def _kept(self, name: str, make: Callable[[Path], None], *parts: object) -> Path:
-        target = self._cache / f"{name}-{key_of(*parts)}"
+        # Built differently is another layer, too.
+        target = self._cache / f"{name}-{key_of(Path(__file__).read_bytes(), *parts)}"
         if target.is_dir():
             return target
         self._cache.mkdir(parents=True, exist_ok=True)
@@ -80,6 +82,7 @@ class Layers:
             remedy="apt-get install mmdebstrap (1.3 or later), and run as root",
         )  # fmt: skip
         trim(target, base["trim"])
+        take_privileges(target)
         shutil.rmtree(target / "dev")
         (target / "dev").mkdir()
         for name, text in self._contents.files.items():
@@ -93,11 +96,13 @@ class Layers:
         program = target / hook["path"]
         with tempfile.TemporaryDirectory(prefix="hook-") as scratch:
             run(
-                ["go", "install", "-trimpath", "-tags=netgo,osusergo", "-ldflags", _LINK,
+                ["go", "install", "-trimpath", "-tags=netgo,osusergo", "-ldflags",
+                 " ".join(hook["link"]),
                  f"{hook['module']}@{hook['version']}"],
                 # An install across processors goes below GOPATH's bin, and GOBIN is refused.
                 environment={**self._cross_compiler(), "GOARCH": self._architecture,
-                             "CGO_ENABLED": "1", "GOPATH": scratch, "GOFLAGS": "-modcacherw"},
+                             "CGO_ENABLED": "1", "GOPATH": scratch, "GOBIN": "",
+                             "GOFLAGS": "-modcacherw"},
                 remedy="install Go 1.25 or later and gcc with a static C library (libc6-dev)",
             )  # fmt: skip
             (built,) = Path(scratch, "bin").rglob(program.name)
@@ -160,9 +165,6 @@ class Layers:
         raise BuildError(f"to compile for {self._architecture}, run build.py by Python {python}")
 
 
-_LINK = "-s -w -linkmode=external -extldflags=-static"
-
-
 def python_of(base: Path) -> str:
     """Version of the Python in a base layer, e.g. 3.13."""
     (found,) = (base / "usr" / "bin").glob("python3.*[0-9]")
@@ -183,6 +185,14 @@ def trim(root: Path, patterns: Iterable[str]) -> None:
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
+
+
+def take_privileges(root: Path) -> None:
+    """No program in the image makes its caller root: who needs that, is."""
+    for path in root.rglob("*"):
+        mode = path.lstat().st_mode
+        if stat.S_ISREG(mode) and mode & (stat.S_ISUID | stat.S_ISGID):
+            path.chmod(stat.S_IMODE(mode) & ~(stat.S_ISUID | stat.S_ISGID))
 
 
 def run(

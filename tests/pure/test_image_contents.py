@@ -92,6 +92,14 @@ def test_trimming_removes_what_patterns_name_and_no_more(tmp_path: Path) -> None
     assert not (tmp_path / "link").is_symlink()
 
 
+def test_no_program_in_the_image_gives_privileges(tmp_path: Path) -> None:
+    program = tmp_path / "su"
+    program.touch()
+    program.chmod(0o4755)
+    layers.take_privileges(tmp_path)
+    assert program.stat().st_mode & 0o7777 == 0o755
+
+
 def test_a_launcher_calls_its_function(tmp_path: Path) -> None:
     (tmp_path / "greeting.py").write_text("def main():\n    print('hello')\n")
     program = tmp_path / "program"
