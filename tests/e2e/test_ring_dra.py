@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.e2e.ring.kubectl import is_ready
 from tests.e2e.ring.node_files import KUBELET_KUBECONFIG
 from tests.e2e.ring.objects import a_gpu_pod, a_gpu_template
 from tests.e2e.ring.patience import eventually
@@ -132,3 +134,91 @@ def test_the_cdi_file_is_gone_after_the_pod(
     kubectl.delete(pod)
 
     eventually(lambda: uid not in node.enter("ls", "/var/run/cdi"), until="the CDI file is gone")
+
+
+_SAY_AND_STAY = ("sh", "-c", "nvidia-smi -L; exec sleep infinity")
+
+
+@pytest.fixture
+def user(agents: list[Daemon], kubectl: Kubectl, namespace: str) -> Iterator[Manifest]:
+    """A pod on node-2 that has told its GPU and runs on, in any number of containers."""
+    kubectl.create(a_gpu_template(namespace=namespace))
+    pod = a_gpu_pod("user", *_SAY_AND_STAY, namespace=namespace, node="node-2")
+    pod["spec"]["restartPolicy"] = "Always"
+    kubectl.create(pod)
+    yield kubectl.wait_until_ready("user", namespace=namespace)
+    kubectl.delete(pod)
+
+
+def _gpus_of(kubectl: Kubectl, pod: str, namespace: str) -> list[str]:
+    said = partial(kubectl.logs, pod, namespace=namespace)
+    return eventually(lambda: _gpu_names(said()), until=f"{pod} has told its GPUs")
+
+
+def _container_id(pod: Manifest) -> str:
+    [container] = pod["status"]["containerStatuses"]
+    return str(container.get("containerID"))
+
+
+def test_slices_wiped_by_a_kubelet_start_come_back(
+    cluster: RealCluster, kubectl: Kubectl, user: Manifest
+) -> None:
+    node = cluster.nodes[1]
+    before = {seen["metadata"]["uid"] for seen in _slices(kubectl)}
+    told = _published(kubectl, node.name)
+
+    node.kill_kubelet()
+    node.start_kubelet()
+
+    def wiped() -> bool:
+        return not before <= {seen["metadata"]["uid"] for seen in _slices(kubectl)}
+
+    eventually(wiped, until="the kubelet has deleted the slices of its node")
+    eventually(lambda: _published(kubectl, node.name) == told, until="the slices are back")
+
+
+def test_after_a_kubelet_restart_a_running_pod_keeps_its_gpu_and_a_new_one_gets_another(
+    cluster: RealCluster, kubectl: Kubectl, user: Manifest
+) -> None:
+    node, namespace = cluster.nodes[1], user["metadata"]["namespace"]
+    [first] = _gpus_of(kubectl, "user", namespace)
+
+    node.kill_kubelet()
+    node.start_kubelet()
+    kubectl.create(a_gpu_pod("next", "nvidia-smi", "-L", namespace=namespace, node=node.name))
+    kubectl.wait_for_phase("Succeeded", "next", namespace=namespace)
+
+    [second] = _gpus_of(kubectl, "next", namespace)
+    assert second != first
+    after = kubectl.get("pod", "user", namespace=namespace)
+    assert _container_id(after) == _container_id(user)
+
+
+def test_after_a_reboot_the_pod_has_the_gpu_of_its_claim_again(
+    cluster: RealCluster, agents: list[Daemon], kubectl: Kubectl, user: Manifest
+) -> None:
+    namespace = user["metadata"]["namespace"]
+    before = _gpus_of(kubectl, "user", namespace)
+
+    cluster.nodes[1].reboot()
+    agents[1].start()
+
+    def restarted() -> bool:
+        pod = kubectl.get("pod", "user", namespace=namespace)
+        return is_ready(pod) and _container_id(pod) != _container_id(user)
+
+    eventually(restarted, until="the pod runs in a new container")
+    assert _gpus_of(kubectl, "user", namespace) == before
+
+
+def test_an_agent_killed_under_a_running_pod_serves_the_next_one(
+    agents: list[Daemon], kubectl: Kubectl, user: Manifest
+) -> None:
+    namespace = user["metadata"]["namespace"]
+
+    agents[1].kill()
+    kubectl.create(a_gpu_pod("next", "nvidia-smi", "-L", namespace=namespace, node="node-2"))
+    agents[1].start()
+
+    kubectl.wait_for_phase("Succeeded", "next", namespace=namespace)
+    assert _gpus_of(kubectl, "next", namespace) != _gpus_of(kubectl, "user", namespace)
