@@ -144,7 +144,6 @@ class RealCluster:
         names = [f"node-{n}" for n in range(1, self._node_count + 1)]
         self._record.cgroups = [f"nvdra-{self.name}-{node}" for node in names]
         self._record.write()
-        archives = images.archives()
         control_plane = ControlPlane(
             self.folder / "control-plane", nodes=names, listening=listen(self._port)
         )
@@ -156,12 +155,14 @@ class RealCluster:
             stack.callback(node.power_off)
             node.start_containerd()
         self._note()
-        self.load_images(*archives)
+        self.load_images(*images.archives())
         control_plane.complete()
         self._write_kubeconfig(control_plane)
-        self.kubectl.apply(_KUBE_PROXY_RIGHTS)
         for node in self.nodes:
             node.join()
+        self.kubectl.create(_KUBE_PROXY_RIGHTS)
+        for node in self.nodes:
+            node.start_proxy()
         self.wait_until_nodes_ready()
         until = "the controller manager works"
         eventually(lambda: self.kubectl.get("serviceaccount", "default"), until=until)

@@ -29,8 +29,9 @@ class Kubectl:
 
     def __call__(self, *arguments: str, stdin: str | None = None) -> str:
         """Run any kubectl command and return what it prints."""
-        env = {**os.environ, "KUBECONFIG": str(self._kubeconfig)}
-        return run([self._program, *arguments], stdin=stdin, env=env)
+        cache = self._kubeconfig.with_name("kubectl-cache")
+        env = {"KUBECONFIG": str(self._kubeconfig), "KUBECACHEDIR": str(cache)}
+        return run([self._program, *arguments], stdin=stdin, env={**os.environ, **env})
 
     def apply(self, *manifests: Manifest) -> None:
         self("apply", "--filename=-", stdin=_as_list(manifests))

@@ -145,10 +145,13 @@ class Node:
         )
 
     def join(self) -> None:
-        """Start the programs that talk to the API server, which must be ready."""
+        """Start the kubelet; the API server must be ready."""
         self._write(KUBELET_KUBECONFIG, self._control_plane.node_kubeconfig(self.name))
         self._write(PROXY_KUBECONFIG, self._control_plane.proxy_kubeconfig())
         self.kubelet.start()
+
+    def start_proxy(self) -> None:
+        """Start kube-proxy, whose user must have got its rights."""
         self.kube_proxy.start()
 
     def _write(self, path: str, text: str) -> None:
@@ -193,6 +196,7 @@ class Node:
         self.start_containerd()
         self.wait_for_containerd()
         self.join()
+        self.start_proxy()
 
     def reboot(self) -> None:
         self.power_off()
