@@ -78,8 +78,10 @@ async def running_agent(node: Node, *extra: str) -> AsyncIterator[RunningAgent]:
         try:
             await _first(_slices_visible(api, revision), process.wait())
             if process.returncode is not None:
-                raise RuntimeError(f"the agent ended, see {node.directories.agent_log}")
-            yield RunningAgent(process, time.perf_counter() - started)
+                raise RuntimeError(f"the agent ended:\n{node.directories.agent_log.read_text()}")
+            visible_s = time.perf_counter() - started
+            await _first(_serving(node), process.wait())
+            yield RunningAgent(process, visible_s)
         finally:
             if process.returncode is None:
                 process.terminate()
@@ -115,6 +117,12 @@ async def _first(*awaited: Coroutine[Any, Any, object]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _serving(node: Node) -> None:
+    """Slices that were left standing say nothing of the agent that has just been started."""
+    while not node.socket.exists():
+        await asyncio.sleep(0.005)
 
 
 async def _slices_visible(api: KubeApi, revision: str) -> None:

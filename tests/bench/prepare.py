@@ -42,7 +42,7 @@ async def _measure(rounds: int, *, cycles: int) -> dict[str, Any]:
         agent = await stack.enter_async_context(connected(setting.node.socket, setting.claims))
         sizes = await _sizes(setting, agent)
         server = await _floor(stack, setting, sizes)
-        socket = setting.root / "floor" / "dra.sock"
+        socket = _floor_directory(setting) / "dra.sock"
         floor = await stack.enter_async_context(connected(socket, setting.claims))
         for driver in (agent, floor):
             await driver.loop(8, cycles=80)  # connections are opened, caches are filled
@@ -74,7 +74,7 @@ def _file_of(uid: str, directory: Path) -> Path:
 
 
 async def _floor(stack: AsyncExitStack, setting: Setting, sizes: dict[str, int]) -> Child:
-    root = setting.root / "floor"
+    root = _floor_directory(setting)
     root.mkdir()
     access = setting.node.access
     arguments = {
@@ -84,6 +84,11 @@ async def _floor(stack: AsyncExitStack, setting: Setting, sizes: dict[str, int])
         **sizes,
     }
     return await stack.enter_async_context(child("floor_server", arguments))
+
+
+def _floor_directory(setting: Setting) -> Path:
+    """Beside the agent's: file systems are not equally fast everywhere on a disk."""
+    return setting.node.directories.root / "floor"
 
 
 async def _compare(

@@ -26,6 +26,15 @@ def files(tmp_path: Path) -> Iterator[tuple[LockFile, LockFile]]:
         file.close()
 
 
+class _Sticky(LockFile):
+    """Does not let go of GPU-b."""
+
+    def unlock(self, key: str) -> None:
+        if key == "GPU GPU-b":
+            raise Retryable("LockFailed", f"cannot unlock {key}")
+        super().unlock(key)
+
+
 def later(seconds: float = 30.0) -> float:
     return asyncio.get_running_loop().time() + seconds
 
@@ -118,6 +127,17 @@ async def test_who_does_not_get_all_gpus_keeps_none(files: tuple[LockFile, LockF
                 pass
         assert files[1].try_lock("GPU GPU-a")
     assert not ours._in_process
+
+
+async def test_a_lock_that_cannot_be_given_back_keeps_no_other(tmp_path: Path) -> None:
+    file = _Sticky(tmp_path / "locks")
+    with pytest.raises(Retryable, match="GPU-b"):
+        async with ClaimLocks(file).gpus({"GPU-a", "GPU-b", "GPU-c"}, deadline=later()):
+            pass
+    other = LockFile(tmp_path / "locks")
+    assert [other.try_lock(f"GPU GPU-{each}") for each in "abc"] == [True, False, True]
+    file.close()
+    other.close()
 
 
 async def test_a_cancelled_waiter_leaves_the_lock_usable(files: tuple[LockFile, LockFile]) -> None:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog
+from hypothesis import given
+from hypothesis import strategies as st
 
-from nvdra_kube.logs import LogFormat, configure
+from nvdra_kube.logs import LogFormat, _PlainText, configure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -56,6 +58,22 @@ def test_a_line_may_be_text(logs: Callable[..., io.StringIO]) -> None:
     stream = logs(4, "text")
     structlog.get_logger("nvdra_x").warning("token not readable", path="/t")
     assert "[warning  ] token not readable [nvdra_x] path=/t\n" in stream.getvalue()
+
+
+@given(
+    event=st.text(min_size=1),
+    level=st.sampled_from(["debug", "info", "warning", "error", "critical"]),
+    pairs=st.dictionaries(
+        st.sampled_from(["logger", "claim", "zone", "a"]),
+        st.text() | st.integers() | st.none() | st.lists(st.text()),
+    ),
+)
+def test_plain_text_is_what_structlog_would_write(
+    event: str, level: str, pairs: dict[str, Any]
+) -> None:
+    console = structlog.dev.ConsoleRenderer(colors=False, pad_event_to=0)
+    line = {"timestamp": "2026-01-01T00:00:00Z", "level": level, "event": event, **pairs}
+    assert _PlainText(console)(None, level, {**line}) == console(None, level, {**line})
 
 
 @pytest.mark.parametrize(

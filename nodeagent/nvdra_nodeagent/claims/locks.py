@@ -13,7 +13,8 @@ import fcntl
 import hashlib
 import os
 import struct
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from nvdra_nodeagent.errors import NodeFault, Retryable
@@ -77,6 +78,7 @@ class LockFile:
         )
 
 
+@lru_cache(maxsize=128)  # each key is asked for twice at once, and those of GPUs all the time
 def _offset(key: str) -> int:
     digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 2  # off_t is signed, and the end has to fit too
@@ -170,14 +172,25 @@ class _Hold:
         self._keys = keys
         self._reason = reason
         self._deadline = deadline
-        self._held = ExitStack()
+        self._held: list[str] = []
 
     async def __aenter__(self) -> None:
-        with ExitStack() as held:
+        try:
             for key in self._keys:
                 await self._locks.take(key, reason=self._reason, deadline=self._deadline)
-                held.callback(self._locks.give_back, key)
-            self._held = held.pop_all()
+                self._held.append(key)
+        except BaseException:
+            self._give_back()
+            raise
 
     async def __aexit__(self, *_: object) -> None:
-        self._held.close()
+        self._give_back()
+
+    def _give_back(self) -> None:
+        """One that cannot be unlocked keeps no other locked."""
+        try:
+            while self._held:
+                self._locks.give_back(self._held.pop())
+        finally:
+            if self._held:
+                self._give_back()

@@ -41,9 +41,9 @@ class HostDeviceNodes:
 
     def stat(self, path: str) -> DeviceNode | None:
         root, host_root = self._roots()
-        file = root / path.lstrip("/")
+        file = _below(root, path)
         try:
-            status = file.stat()
+            status = os.stat(file)  # noqa: PTH116 - on the claim path, where a Path costs more
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -52,7 +52,7 @@ class HostDeviceNodes:
             return None
         return DeviceNode(
             path=path,
-            host_path=str(host_root / path.lstrip("/")),
+            host_path=_below(host_root, path),
             major=os.major(status.st_rdev),
             minor=os.minor(status.st_rdev),
             mode=stat.S_IMODE(status.st_mode),
@@ -74,7 +74,7 @@ class HostDeviceNodes:
         # The node need not exist on the host: container runtimes create it from these numbers.
         path = f"{_CAPS_DIR}/nvidia-cap{minor}"
         _, host_root = self._roots()
-        host_path = str(host_root / path.lstrip("/"))
+        host_path = _below(host_root, path)
         return DeviceNode(path, host_path, major=major, minor=minor, mode=mode, gid=0)
 
     def _caps_major(self) -> int:
@@ -104,6 +104,10 @@ def character_major(proc_devices: str, driver: str) -> int | None:
         if in_section and name.strip() == driver and number.isdecimal():
             return int(number)
     return None
+
+
+def _below(root: Path, path: str) -> str:
+    return f"{str(root).rstrip('/')}/{path.lstrip('/')}"
 
 
 def _read(file: Path) -> str:

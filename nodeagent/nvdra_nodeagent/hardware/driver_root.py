@@ -6,6 +6,7 @@ root, not inside this container, so a found path can always be named to the host
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 from typing import Final
@@ -67,6 +68,7 @@ def resolve(root: Path, path: str) -> Path | None:
     The answer starts with `root` as given. A link that names the outside by way of `root`'s own
     path counts as inside. Raises `OSError` where a directory may not be searched.
     """
+    base = str(root).rstrip("/")
     pending = _parts(path)
     inside: list[str] = []
     links = 0
@@ -75,9 +77,9 @@ def resolve(root: Path, path: str) -> Path | None:
         if part == "..":
             del inside[-1:]
             continue
-        here = root.joinpath(*inside, part)
+        here = "/".join((base, *inside, part))
         try:
-            is_link = stat.S_ISLNK(here.lstat().st_mode)
+            is_link = stat.S_ISLNK(os.lstat(here).st_mode)
         except (FileNotFoundError, NotADirectoryError):
             return None
         if not is_link:
@@ -86,7 +88,7 @@ def resolve(root: Path, path: str) -> Path | None:
         links += 1
         if links > _MAX_LINKS:
             return None
-        target = str(here.readlink())
+        target = os.readlink(here)  # noqa: PTH115 - on the claim path, where a Path costs more
         if target.startswith("/"):
             inside, target = [], _below(root, target)
         pending = _parts(target) + pending

@@ -6,6 +6,7 @@ here. Everything that the real adapters can read from the laid out files, they d
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Final
 
 from nvdra_nodeagent.hardware.device_nodes import HostDeviceNodes
@@ -72,17 +73,18 @@ class SimulatedDeviceNodes:
     """Nodes below `<driver root>/dev`. A node whose placeholder was removed is not there."""
 
     def __init__(self, board: Board, *, driver_root: Path, procfs: Path) -> None:
-        self._root = driver_root
+        self._root = str(driver_root).rstrip("/")
         self._table = node_table(board.profile)
         self._real = HostDeviceNodes(driver_root, host_dev_root=driver_root, procfs=procfs)
 
     def stat(self, path: str) -> DeviceNode | None:
-        placeholder = self._root / path.lstrip("/")
+        placeholder = f"{self._root}/{path.lstrip('/')}"
         numbers = self._numbers(path)
-        if numbers is None or not placeholder.is_file():
+        # A Path would cost as much as all else: the agent's time is measured on simulated machines.
+        if numbers is None or not os.path.isfile(placeholder):  # noqa: PTH113
             return None
         major, minor, mode, gid = numbers
-        return DeviceNode(path, str(placeholder), major=major, minor=minor, mode=mode, gid=gid)
+        return DeviceNode(path, placeholder, major=major, minor=minor, mode=mode, gid=gid)
 
     def mig_caps(self, gpu_minor: int, gi_id: int, ci_id: int) -> tuple[DeviceNode, ...]:
         return self._real.mig_caps(gpu_minor, gi_id, ci_id)
