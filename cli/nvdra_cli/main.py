@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -12,13 +13,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
 
 
 def main() -> None:
     """Entry point of the console script."""
-    arguments = _parser().parse_args()
-    run: Callable[[argparse.Namespace], int] = arguments.run
-    sys.exit(run(arguments))
+    _open_standard_streams()
+    try:
+        arguments = _parser().parse_args()
+        run: Callable[[argparse.Namespace], int] = arguments.run
+        sys.exit(run(arguments))
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def _open_standard_streams() -> None:
+    """A stream that the caller closed leads nowhere: its number must not become another file's."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
 
 
 def _parser() -> argparse.ArgumentParser:

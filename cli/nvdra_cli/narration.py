@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from typing import TYPE_CHECKING
 
@@ -17,17 +18,28 @@ if TYPE_CHECKING:
 
 
 class Narrator:
-    """Writes progress lines with the time since `since_s` (monotonic)."""
+    """Writes progress lines with the time since `since_s` (monotonic).
+
+    Where they cannot be written (nobody reads, a full disk) it falls silent: the run goes on.
+    """
 
     def __init__(self, console: Console, *, since_s: float) -> None:
         self._console = console
         self._since_s = since_s
         self._said: dict[tuple[str, str], str] = {}
+        self._silent = False
 
     def say(self, text: str, *, style: str = "") -> None:
         stamp = f"{time.monotonic() - self._since_s:7.2f} s  "
-        line = Text.assemble((stamp, "dim"), (text, style))
-        self._console.print(line, soft_wrap=True)
+        self._print(Text.assemble((stamp, "dim"), (text, style)))
+
+    def _print(self, line: Text) -> None:
+        if self._silent:
+            return
+        try:
+            self._console.print(line, soft_wrap=True)
+        except OSError:
+            self._silent = True
 
     def cluster_ready(self, devices: Mapping[str, Mapping[str, int]]) -> None:
         """`devices` counts product names by node."""
@@ -40,23 +52,22 @@ class Narrator:
     def pod_changed(self, pod: PodView) -> None:
         """One line where there is something new to say of the pod."""
         text, style = _news(pod)
-        if self._said.get(pod.key) != text:
-            self._said[pod.key] = text
+        # What the scheduler finds in the way changes whenever another pod gets a device.
+        gist = text if pod.node else text.partition(" nodes are available: ")[0]
+        if self._said.get(pod.key) != gist:
+            self._said[pod.key] = gist
             self.say(f"{pod.namespace}/{pod.name} {text}", style=style)
 
     def staying(self, cluster: EmbeddedCluster) -> None:
         """Where everything is, and how to end it."""
-        print_ = self._console.print
-        print_(Text("\nEverything keeps running until Ctrl-C.", style="bold"), soft_wrap=True)
-        print_(Text(f"  export KUBECONFIG={cluster.kubeconfig}"), soft_wrap=True)
+        self._print(Text("\nEverything keeps running until Ctrl-C.", style="bold"))
+        self._print(Text(f"  export KUBECONFIG={shlex.quote(str(cluster.kubeconfig))}"))
         for node in cluster.nodes:
             where = node.directories
-            print_(
-                Text(f"  {node.name}: {where.root}, agent's log {where.agent_log}"), soft_wrap=True
-            )
+            self._print(Text(f"  {node.name}: {where.root}, agent's log {where.agent_log}"))
         if not cluster.nodes:
-            print_(Text("Run an agent by hand:"), soft_wrap=True)
-            print_(Text(f"  {' '.join(cluster.command_by_hand())}"), soft_wrap=True)
+            self._print(Text("Run an agent by hand:"))
+            self._print(Text(f"  {shlex.join(cluster.command_by_hand())}"))
 
 
 def _news(pod: PodView) -> tuple[str, str]:

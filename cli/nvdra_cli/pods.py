@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 Body = dict[str, Any]
 Key = tuple[str, str]
 
 RUNS = ("Running", "Succeeded")
+ENDED = ("Succeeded", "Failed")
+
+_STARTING = ("", "ContainerCreating", "PodInitializing")
+_FINAL = re.compile(r"\[(InvalidConfig|ConfigMismatch|CdiSpecInvalid)\]|ended with exit code")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +40,10 @@ class ClaimView:
 
 @dataclass(frozen=True, slots=True)
 class PodView:
-    """A pod as the report shows it. `reason` is empty while nothing is wrong."""
+    """A pod as the report shows it. `reason` is empty while nothing is wrong.
+
+    `containers` are those to show the output of: the main ones, and init containers that failed.
+    """
 
     namespace: str
     name: str
@@ -52,15 +60,26 @@ class PodView:
 
     @property
     def runs(self) -> bool:
-        return self.phase in RUNS
+        """A pod whose container crashes again and again has the phase Running, but does not run."""
+        return self.phase in RUNS and not self.reason
+
+    @property
+    def is_retried(self) -> bool:
+        """Whether the node tries again to start the pod, and might succeed."""
+        waits = self.phase == "Pending" and bool(self.node)
+        return waits and not _FINAL.search(self.reason)
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterView:
-    """The API's objects at one moment, by namespace and name."""
+    """The API's objects at one moment, by namespace and name.
+
+    `allocated_claims` also holds claims that have given their devices back, as they were before.
+    """
 
     pods: Mapping[Key, Body]
     claims: Mapping[Key, Body]
+    allocated_claims: Mapping[Key, Body]
     slices: Mapping[Key, Body]
     events: Mapping[Key, Body]
     workloads: Mapping[tuple[str, str, str], Body]  # by kind, namespace and name
@@ -98,14 +117,16 @@ def _wanted(kind: str, spec: Body) -> int:
 def _pod_view(pod: Body, view: ClusterView, uuids: Mapping[tuple[str, ...], str]) -> PodView:
     meta, spec, status = pod["metadata"], pod["spec"], pod.get("status", {})
     phase = status.get("phase", "Pending")
+    failed_first = [entry["name"] for entry in _init_statuses(pod) if _trouble(entry)]
+    claims = view.allocated_claims if phase in ENDED else view.claims
     return PodView(
         namespace=meta["namespace"],
         name=meta["name"],
         phase=phase,
         node=spec.get("nodeName", ""),
-        reason="" if phase in RUNS else _reason(pod, view.events.values()),
-        claims=tuple(_claim_views(pod, view.claims, uuids)),
-        containers=tuple(container["name"] for container in spec["containers"]),
+        reason=_reason(pod, view.events.values()),
+        claims=tuple(_claim_views(pod, claims, uuids)),
+        containers=(*failed_first, *(container["name"] for container in spec["containers"])),
         ends_by_itself=spec.get("restartPolicy", "Always") != "Always",
     )
 
@@ -153,28 +174,63 @@ def _uuids(slices: Iterable[Body]) -> dict[tuple[str, ...], str]:
 
 
 def _reason(pod: Body, events: Iterable[Body]) -> str:
-    """The most telling of: a failed container, the newest warning, the scheduler's verdict."""
+    """The most telling of: a failed container, the scheduler's verdict, the newest warning."""
     status = pod.get("status", {})
-    for container in status.get("containerStatuses", ()):
-        ended = container.get("state", {}).get("terminated", {})
-        if ended.get("exitCode"):
-            return (
-                f"container {container['name']} ended with exit code {ended['exitCode']} "
-                f"{ended.get('message', '')}".strip()
-            )
+    phase = status.get("phase", "Pending")
+    if phase == "Succeeded":
+        return ""
+    for entry in (*_init_statuses(pod), *status.get("containerStatuses", ())):
+        if trouble := _trouble(entry):
+            return trouble
+    if phase == "Running":
+        return ""
     if status.get("message"):
         return str(status["message"])
     for condition in status.get("conditions", ()):
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
             return str(condition.get("message", ""))
-    return _newest_warning(pod["metadata"].get("uid"), events)
+    return _newest_warning(pod, events)
 
 
-def _newest_warning(uid: str | None, events: Iterable[Body]) -> str:
-    warnings = [
-        event
-        for event in events
-        if event.get("type") == "Warning" and event.get("involvedObject", {}).get("uid") == uid
-    ]
-    newest = max(warnings, key=lambda event: str(event.get("lastTimestamp", "")), default={})
+def _init_statuses(pod: Body) -> list[Body]:
+    return list(pod.get("status", {}).get("initContainerStatuses", ()))
+
+
+def _trouble(entry: Body) -> str:
+    """What is wrong with a container, by its entry in the pod's status."""
+    name, state = entry["name"], entry.get("state", {})
+    ended, waiting = state.get("terminated", {}), state.get("waiting", {})
+    if ended.get("exitCode"):
+        return _ending(name, ended)
+    if waiting.get("reason", "") in _STARTING:
+        return ""
+    last = entry.get("lastState", {}).get("terminated", {})
+    if not last:
+        return f"container {name}: {waiting['reason']}: {waiting.get('message', '')}"
+    return f"{_ending(name, last)} ({waiting['reason']})" if last["exitCode"] else ""
+
+
+def _ending(name: str, ended: Body) -> str:
+    text = f"container {name} ended with exit code {ended['exitCode']}"
+    return f"{text}: {ended['message']}" if ended.get("message") else text
+
+
+def _newest_warning(pod: Body, events: Iterable[Body]) -> str:
+    """Once the pod has a node, what the scheduler said before is no news."""
+    has_node = bool(pod["spec"].get("nodeName"))
+    newest = max(_warnings(pod["metadata"].get("uid"), events), key=_age, default={})
+    if has_node and newest.get("reason") == "FailedScheduling":
+        return ""
     return str(newest.get("message", ""))
+
+
+def _warnings(uid: str | None, events: Iterable[Body]) -> Iterator[Body]:
+    for event in events:
+        if event.get("type") == "Warning" and event.get("involvedObject", {}).get("uid") == uid:
+            yield event
+
+
+def _age(event: Body) -> tuple[str, int]:
+    """Larger is newer; times have whole seconds, revisions tell events of one second apart."""
+    revision = str(event["metadata"].get("resourceVersion", ""))
+    return str(event.get("lastTimestamp", "")), int(revision) if revision.isdigit() else 0

@@ -17,18 +17,26 @@ if TYPE_CHECKING:
     from nvdra_cli.pods import Key, PodView
 
 
+_LOG_LINES = 1000
+"""Shown of each container: a terminal is no place for more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The outcome: pods, the logs of their containers, when each one ran, and the whole time."""
+    """The outcome: pods, the logs of their containers, when each one ran, and the whole time.
+
+    `missing` counts pods that workloads wanted and nobody made.
+    """
 
     pods: Sequence[PodView]
     logs: Mapping[Key, Mapping[str, str]]
     running_after_s: Mapping[Key, float]
     seconds: float
+    missing: int = 0
 
     @property
     def succeeded(self) -> bool:
-        return all(pod.runs for pod in self.pods)
+        return not self.missing and all(pod.runs for pod in self.pods)
 
 
 def as_json(report: Report) -> str:
@@ -62,6 +70,8 @@ def print_report(report: Report, console: Console) -> None:
             reason = pod.reason or "no reason is known yet; a longer --timeout may tell"
             console.print(Text(f"\n{pod.namespace}/{pod.name} is {pod.phase}: ", style="bold red"))
             console.print(Text(reason), soft_wrap=True)
+    if report.missing:
+        console.print(Text(f"\nPods that were never made: {report.missing}", style="bold red"))
 
 
 def _table(report: Report) -> Table:
@@ -90,7 +100,9 @@ def _add_pod(table: Table, pod: PodView, after_s: float | None) -> None:
 
 def _print_log(console: Console, title: str, log: str) -> None:
     console.print(Text(f"\n{title}", style="bold"))
-    text = log.rstrip("\n")
-    lines = text.splitlines() if text else ["(no output)"]
-    for line in lines:
+    lines = log.rstrip("\n").split("\n") if log.rstrip("\n") else ["(no output)"]
+    if len(lines) > _LOG_LINES:
+        left_out = len(lines) - _LOG_LINES
+        console.print(Text(f"  ({left_out} lines before these; --json has all)", style="dim"))
+    for line in lines[-_LOG_LINES:]:
         console.print(Text(f"  {line}"), soft_wrap=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -18,6 +18,7 @@ from rich.console import Console
 from nvdra_api.gates import FeatureGates, GateError
 from nvdra_cli.applying import Refused, apply_manifests
 from nvdra_cli.demo import DEMO, DEMO_STORY, demo_path
+from nvdra_cli.interruption import Interruption
 from nvdra_cli.manifests import Manifest, ManifestError, load_manifests
 from nvdra_cli.narration import Narrator
 from nvdra_cli.report import Report, as_json, print_report
@@ -43,11 +44,15 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from nvdra_cli.pods import Key, PodView
+    from nvdra_cli.pods import PodView
 
-OK, NOT_RUNNING, REFUSED, INTERRUPTED = 0, 1, 2, 130
+OK, NOT_RUNNING, REFUSED = 0, 1, 2
 
+_START_S = 60.0
 _LOG_GRACE_S = 1.0
+_LOG_POLL_S = 0.05
+_LONGEST_TMPDIR = 40
+_SHORT_TMPDIR = "/tmp"
 _TABLE_WIDTH = 240
 
 
@@ -73,10 +78,28 @@ def run_simulate(arguments: argparse.Namespace) -> int:
     except (ManifestError, SimulationError, GateError) as exc:
         return _refuse(str(exc))
     configure(verbosity=0, format="text")
+    with Interruption() as interruption:
+        try:
+            return _run(wish, interruption)
+        except asyncio.CancelledError:
+            return interruption.status
+        except OSError as exc:
+            return _refuse(f"cannot run: {exc}", status=NOT_RUNNING)
+
+
+def _run(wish: Wish, interruption: Interruption) -> int:
+    root = Path(tempfile.mkdtemp(prefix="nvdra-", dir=_directory()))
     try:
-        return asyncio.run(_simulate(wish))
-    except (KeyboardInterrupt, asyncio.CancelledError):  # Ctrl-C, SIGTERM
-        return INTERRUPTED
+        return asyncio.run(_simulate(wish, root, interruption))
+    finally:
+        # Only now has every thread ended that may still have been writing there.
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def _directory() -> str:
+    """Where the cluster's directory goes: paths of sockets are below it, and have to be short."""
+    usual = tempfile.gettempdir()
+    return usual if len(os.fsencode(usual)) <= _LONGEST_TMPDIR else _SHORT_TMPDIR
 
 
 def _wish(arguments: argparse.Namespace) -> Wish:
@@ -114,18 +137,13 @@ def _profile_line(profile: ProfileSummary) -> str:
     return f"{profile.name:12} {offer}, compute {profile.compute_capability}{mig}\n"
 
 
-async def _simulate(wish: Wish) -> int:
-    main_task = asyncio.current_task()
-    assert main_task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, main_task.cancel)
-    root = Path(tempfile.mkdtemp(prefix="nvdra-"))
+async def _simulate(wish: Wish, root: Path, interruption: Interruption) -> int:
+    interruption.cancels_this_task()
     try:
         async with embedded_cluster(wish.plan, root=root) as cluster:
             return await _Simulation(wish, cluster).run()
     except ClusterNotReady as exc:
         return _refuse(str(exc), status=NOT_RUNNING)
-    finally:
-        shutil.rmtree(root, ignore_errors=True)
 
 
 class _Simulation:
@@ -138,7 +156,7 @@ class _Simulation:
         self._narrator = Narrator(Console(stderr=True, highlight=False), since_s=self._started_s)
 
     async def run(self) -> int:
-        await self._cluster.wait_ready(timeout_s=self._wish.timeout_s)
+        await self._cluster.wait_ready(timeout_s=max(self._wish.timeout_s, _START_S))
         self._narrator.cluster_ready(await self._cluster.inventory())
         status = await self._apply_and_watch() if self._wish.manifests else OK
         if self._wish.keep and status != REFUSED:
@@ -156,49 +174,69 @@ class _Simulation:
             except Refused as exc:
                 return self._refused(exc)
             await watch.until_settled(timeout_s=wish.timeout_s)
-            pods = watch.pods()
-            await self._wait_for_logs(pods)
+            await self._wait_for_logs(watch.pods())
+            pods, missing = watch.pods(), watch.missing_pods()
             since = {key: at - applied_s for key, at in watch.running_since_s.items()}
-        return self._show(pods, since)
+        logs = {pod.key: self._logs(pod) for pod in pods}
+        return self._show(Report(pods, logs, since, self._elapsed_s(), missing))
 
     def _refused(self, exc: Refused) -> int:
         if self._wish.json:
-            sys.stdout.write(as_json(Report((), {}, {}, self._elapsed_s())) + "\n")
+            sys.stdout.write(as_json(Report((), {}, {}, self._elapsed_s(), 0)) + "\n")
         return _refuse(str(exc))
 
     async def _wait_for_logs(self, pods: Sequence[PodView]) -> None:
-        """A container counts as running before it has printed anything."""
+        """A container counts as running before it has printed anything, or all of it."""
         deadline = time.monotonic() + _LOG_GRACE_S
         expected = [pod for pod in pods if pod.runs and pod.claims]
+        before: list[int] = []
         while time.monotonic() < deadline:
-            if all(all(self._logs(pod).values()) for pod in expected):
+            sizes = [len(log) for pod in expected for log in self._logs(pod).values()]
+            if all(sizes) and sizes == before:
                 return
-            await asyncio.sleep(0.02)
+            before = sizes
+            await asyncio.sleep(_LOG_POLL_S)
 
     def _logs(self, pod: PodView) -> dict[str, str]:
         kubelet = next((n.kubelet for n in self._cluster.nodes if n.name == pod.node), None)
         if kubelet is None:
             return {}
-        return {name: kubelet.logs(pod.namespace, pod.name, name) for name in pod.containers}
+        started = kubelet.containers(pod.namespace, pod.name)
+        return {
+            name: kubelet.logs(pod.namespace, pod.name, name)
+            for name in pod.containers
+            if name in started
+        }
 
-    def _show(self, pods: Sequence[PodView], since: dict[Key, float]) -> int:
-        logs = {pod.key: self._logs(pod) for pod in pods}
-        report = Report(pods, logs, since, self._elapsed_s())
+    def _show(self, report: Report) -> int:
+        """Write the report; what cannot be written is a failure, unless the reader just left."""
+        try:
+            self._write(report)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _discard_output()
+        except OSError as exc:
+            _discard_output()
+            return _refuse(f"cannot write to standard output: {exc}", status=NOT_RUNNING)
+        return OK if report.succeeded else NOT_RUNNING
+
+    def _write(self, report: Report) -> None:
         if self._wish.json:
             sys.stdout.write(as_json(report) + "\n")
-            sys.stdout.flush()
-        else:
-            # Wide enough for any row: a folded UUID cannot be copied.
-            console = Console(highlight=False, width=_TABLE_WIDTH)
-            print_report(report, console)
-            if self._wish.is_demo and report.succeeded:
-                console.print(DEMO_STORY, soft_wrap=True)
-        return OK if report.succeeded else NOT_RUNNING
+            return
+        # Wide enough for any row: a folded UUID cannot be copied.
+        console = _Console(highlight=False, width=_TABLE_WIDTH)
+        print_report(report, console)
+        if self._wish.is_demo and report.succeeded:
+            console.print(DEMO_STORY, soft_wrap=True)
 
     async def _stay(self) -> None:
         self._narrator.staying(self._cluster)
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
+        task = asyncio.current_task()
+        assert task is not None
+        task.uncancel()
 
     def _elapsed_s(self) -> float:
         return time.monotonic() - self._started_s
@@ -207,3 +245,16 @@ class _Simulation:
 def _refuse(text: str, *, status: int = REFUSED) -> int:
     sys.stderr.write(f"nvdra simulate: {text}\n")
     return status
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Left to the caller: by itself the console would end the program, with status 1."""
+        raise BrokenPipeError
+
+
+def _discard_output() -> None:
+    """What standard output still holds would fail again, with a traceback, at the very end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import TYPE_CHECKING, Self
 
@@ -12,10 +13,11 @@ from nvdra_kube.informer import Informer
 from nvdra_kube.resources import EVENTS, PODS, RESOURCE_CLAIMS, RESOURCE_SLICES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from nvdra_cli.pods import Key
-    from nvdra_kube.api import KubeApi
+    from nvdra_kube.api import Body, KubeApi
+    from nvdra_kube.informer import Change
 
 WORKLOADS = (
     Resource("apps", "v1", "deployments", "Deployment"),
@@ -25,6 +27,15 @@ WORKLOADS = (
 
 QUIET_S = 3.0
 """Nothing changed for so long: what does not run by now has a reason that will not pass."""
+
+RETRIES_S = 12.0
+"""The same where the kubelet tries again: two of its rounds."""
+
+CALM_S = 0.3
+"""All pods have run for so long: none has crashed at once, and they have said something."""
+
+ENDING_S = 1.0
+"""The same where a container may end by itself: the short ones do so within this time."""
 
 
 class PodWatch:
@@ -41,12 +52,14 @@ class PodWatch:
         self._workloads = [Informer(api, resource) for resource in WORKLOADS]
         self._on_change = on_change
         self._known: dict[Key, PodView] = {}
+        self._allocated: dict[Key, Body] = {}
         self._changed = asyncio.Event()
         self._changed_s = time.monotonic()
         self._tasks: list[asyncio.Task[None]] = []
         self.running_since_s: dict[Key, float] = {}
 
     async def __aenter__(self) -> Self:
+        self._claims.subscribe(self._remember_allocation)
         informers = [self._pods, self._claims, self._slices, self._events, *self._workloads]
         for informer in informers:
             informer.subscribe(lambda _: self._changed.set())
@@ -62,33 +75,28 @@ class PodWatch:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def pods(self) -> list[PodView]:
-        """All pods as they are now."""
+        """All pods as they are now; those that ended, with the devices that they had."""
         return pod_views(self._view())
+
+    def missing_pods(self) -> int:
+        """How many pods controllers still have to make."""
+        return missing_pods(self._view())
 
     async def until_settled(self, *, timeout_s: float) -> None:
         """Return when all pods run, when waiting cannot help, or when the time is over."""
         deadline = time.monotonic() + timeout_s
-        while not self._settled() and (left_s := deadline - time.monotonic()) > 0:
+        while (left_s := deadline - time.monotonic()) > 0:
+            pods = self.pods()
+            self._announce(pods)
+            quiet_s = time.monotonic() - self._changed_s
+            patience_s = wait_s(pods, missing=self.missing_pods() > 0)
+            if quiet_s >= patience_s:
+                return
             self._changed.clear()
-            try:
-                async with asyncio.timeout(min(left_s, QUIET_S)):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(left_s, patience_s - quiet_s)):
                     await self._changed.wait()
-            except TimeoutError:
-                continue
-
-    def _settled(self) -> bool:
-        pods = self.pods()
-        self._announce(pods)
-        if missing_pods(self._view()) == 0 and pods and all(pod.runs for pod in pods):
-            return True
-        return (
-            self._is_quiet()
-            and all(pod.runs or pod.reason for pod in pods)
-            and not any(pod.phase == "Running" and pod.ends_by_itself for pod in pods)
-        )
-
-    def _is_quiet(self) -> bool:
-        return time.monotonic() - self._changed_s >= QUIET_S
+        self._announce(self.pods())
 
     def _announce(self, pods: list[PodView]) -> None:
         now_s = time.monotonic()
@@ -101,6 +109,10 @@ class PodWatch:
                 self.running_since_s.setdefault(pod.key, now_s)
             self._on_change(pod)
 
+    def _remember_allocation(self, change: Change) -> None:
+        if change.object.get("status", {}).get("allocation"):
+            self._allocated[change.key] = change.object
+
     def _view(self) -> ClusterView:
         workloads = {
             (resource.kind, *key): body
@@ -110,7 +122,24 @@ class PodWatch:
         return ClusterView(
             pods=self._pods.items,
             claims=self._claims.items,
+            allocated_claims=self._allocated,
             slices=self._slices.items,
             events=self._events.items,
             workloads=workloads,
         )
+
+
+def wait_s(pods: Sequence[PodView], *, missing: bool) -> float:
+    """How long nothing may change before these pods count as settled; infinite if they must.
+
+    `missing`: some pods are still to be made.
+    """
+    may_end = any(pod.phase == "Running" and pod.ends_by_itself for pod in pods)
+    if pods and not missing and all(pod.runs for pod in pods):
+        return ENDING_S if may_end else CALM_S
+    if not all(pod.runs or pod.reason for pod in pods):
+        return float("inf")
+    if may_end and any(pod.phase == "Pending" for pod in pods):
+        # One that ends gives its devices back, and another may get them.
+        return float("inf")
+    return RETRIES_S if any(pod.is_retried for pod in pods) else QUIET_S
