@@ -23,6 +23,7 @@ log = structlog.get_logger(__name__)
 _PR_SET_PDEATHSIG = 1
 _STOP_S = 10.0
 _RESTART_PAUSE_S = 0.5
+_HOPELESS_STARTS = 3
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -38,6 +39,8 @@ class AgentProcess:
     environ: Mapping[str, str]
     log_file: Path
     starts: int = field(default=0, init=False)
+    hopeless: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    """Set when it ended by itself a few times in a row: whatever is wrong will stay."""
     _process: asyncio.subprocess.Process | None = field(default=None, init=False)
 
     @property
@@ -55,6 +58,8 @@ class AgentProcess:
         while True:
             code = await self._run_once()
             log.warning("node agent ended", code=code, log=str(self.log_file))
+            if self.starts >= _HOPELESS_STARTS:
+                self.hopeless.set()
             await asyncio.sleep(_RESTART_PAUSE_S)
 
     def kill(self) -> None:

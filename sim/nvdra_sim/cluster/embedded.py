@@ -63,15 +63,28 @@ class EmbeddedCluster:
     async def wait_ready(self, *, timeout_s: float) -> None:
         """Until every node's driver is registered and its slices stand in the API.
 
-        Raises `ClusterNotReady`.
+        Raises `ClusterNotReady` after `timeout_s`, or when an agent ends again and again.
         """
         for node in self.nodes:
+            agent = self.agents[node.name]
+            ready = asyncio.create_task(self._wait_node(node), name=f"{node.name} ready")
+            hopeless = asyncio.create_task(agent.hopeless.wait(), name=f"{node.name} hopeless")
             try:
-                async with asyncio.timeout(timeout_s):
-                    await node.kubelet.wait_registered(GPU_DRIVER)
-                    await self._wait_slices(node.name)
-            except TimeoutError:
-                raise ClusterNotReady(self._not_ready(node, timeout_s)) from None
+                await asyncio.wait(
+                    (ready, hopeless), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
+                )
+                if not ready.done():
+                    what = f"ended {agent.starts} times" if hopeless.done() else "is still silent"
+                    raise ClusterNotReady(self._not_ready(node, what, timeout_s))
+                await ready
+            finally:
+                ready.cancel()
+                hopeless.cancel()
+                await asyncio.gather(ready, hopeless, return_exceptions=True)
+
+    async def _wait_node(self, node: SimulatedNode) -> None:
+        await node.kubelet.wait_registered(GPU_DRIVER)
+        await self._wait_slices(node.name)
 
     async def inventory(self) -> dict[str, dict[str, int]]:
         """How many devices of which product each node offers."""
@@ -106,12 +119,10 @@ class EmbeddedCluster:
             if event.type == "ADDED":
                 return
 
-    def _not_ready(self, node: SimulatedNode, timeout_s: float) -> str:
+    def _not_ready(self, node: SimulatedNode, what: str, timeout_s: float) -> str:
         agent = self.agents[node.name]
-        return (
-            f"the driver on {node.name} was not ready after {timeout_s:g} s; "
-            f"the end of {agent.log_file}:\n{agent.last_lines()}"
-        )
+        last = agent.last_lines() or f"(nothing in {timeout_s:g} s)"
+        return f"the driver on {node.name} {what}; the end of its log:\n{last}"
 
 
 @asynccontextmanager

@@ -193,7 +193,8 @@ def _write_bundle(spec: ContainerSpec) -> None:
         spec.image.unpack(spec.bundle / "rootfs")
         if spec.hostname:
             (spec.bundle / "rootfs/etc/hostname").write_text(f"{spec.hostname}\n")
-        (spec.bundle / "config.json").write_text(json.dumps(runtime_config(spec)))
+        config = json.dumps(runtime_config(spec), ensure_ascii=False)
+        (spec.bundle / "config.json").write_text(config, encoding="utf-8")
     except OSError as exc:
         raise StartError(f"root file system of container {spec.name}: {exc}") from exc
 

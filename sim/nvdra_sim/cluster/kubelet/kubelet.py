@@ -99,14 +99,21 @@ class Kubelet:
         return sorted(path.name for path in (directory / "logs").glob("*")) if directory else []
 
     def logs(self, namespace: str, pod: str, container: str) -> str:
-        """Output of the container's last start; empty before there is any. Blocks briefly."""
+        """Output of the container's last start that had any. Blocks briefly.
+
+        One that is only just being started again has nothing to say yet; why the one before it
+        ended is what people look for.
+        """
         directory = self._directories.get((namespace, pod))
         if directory is None:
             return ""
         attempts = sorted(
-            (directory / "logs" / container).glob("*.log"), key=lambda path: int(path.stem)
+            (directory / "logs" / container).glob("*.log"),
+            key=lambda path: int(path.stem),
+            reverse=True,
         )
-        return attempts[-1].read_text(errors="replace") if attempts else ""
+        texts = (path.read_text(encoding="utf-8", errors="replace") for path in attempts)
+        return next(filter(None, texts), "")
 
     async def run(self) -> None:
         """Until cancelled. Then every container is killed and its files are removed; claims stay

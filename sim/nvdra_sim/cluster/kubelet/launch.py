@@ -277,7 +277,9 @@ def run_hooks(hooks: list[Config], name: str, bundle: str, config: Config) -> No
     for index, hook in enumerate(hooks):
         where = f"{name} hook #{index} {hook['path']}"
         try:
-            code, output = run_hook(hook, json.dumps(state).encode())
+            code, output = run_hook(
+                hook, json.dumps(state, ensure_ascii=False).encode(errors="surrogateescape")
+            )
         except OSError as exc:
             raise LaunchError(f"{where}: {exc.strerror}") from exc
         if code != 0:

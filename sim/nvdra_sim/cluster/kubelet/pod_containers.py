@@ -19,6 +19,7 @@ from nvdra_sim.cluster.kubelet.pod_spec import (
     volume_mounts,
 )
 from nvdra_sim.cluster.kubelet.pod_status import (
+    START_ERROR,
     ContainerRecord,
     Running,
     Terminated,
@@ -165,7 +166,7 @@ class PodContainers:
         try:
             container = await self._start(record)
         except StartError as exc:
-            record.state = Terminated(128, "StartError", begun, timestamp(), str(exc))
+            record.state = Terminated(128, START_ERROR, begun, timestamp(), str(exc))
             await self._warn(record, str(exc))
             return 128
         self._running[record.name] = container

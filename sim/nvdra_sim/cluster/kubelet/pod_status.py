@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
     from nvdra_kube.api import Body
 
+START_ERROR = "StartError"
+"""The reason of a container whose command could not be started."""
+
 Phase: TypeAlias = Literal["Pending", "Running", "Succeeded", "Failed"]
 
 
@@ -73,6 +76,9 @@ class ContainerRecord:
 
     @property
     def has_run(self) -> bool:
+        """Whether its command was ever started, or is to be started once more after a failure."""
+        if isinstance(self.state, Terminated) and self.state.reason == START_ERROR:
+            return self.last is not None
         return self.last is not None or not isinstance(self.state, Waiting)
 
     def body(self) -> Body:

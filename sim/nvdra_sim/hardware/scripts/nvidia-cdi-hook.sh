@@ -9,14 +9,17 @@ fail() {
     exit 1
 }
 
+# What the JSON string that the expression $1 leads to says; \" and \\ are all it may escape.
+json_text() {
+    tr '\n' ' ' | sed -n "s/.*$1"' *: *"\([^"\\]*\(\\.[^"\\]*\)*\)".*/\1/p' | sed 's/\\\(.\)/\1/g'
+}
+
 # The container's root directory, from the bundle that the state names.
 find_root() {
-    state=$(sed 's/^/ /' | tr '\n' ' ')
-    bundle=$(printf '%s\n' "$state" | sed -n 's/.*"bundle" *: *"\([^"]*\)".*/\1/p')
+    bundle=$(json_text '"bundle"')
     [ -n "$bundle" ] || fail 'the OCI state on standard input names no bundle'
     [ -f "$bundle/config.json" ] || fail "no file $bundle/config.json"
-    root=$(tr '\n' ' ' <"$bundle/config.json" |
-        sed -n 's/.*"root" *: *{[^}]*"path" *: *"\([^"]*\)".*/\1/p')
+    root=$(json_text '"root" *: *{[^}]*"path"' <"$bundle/config.json")
     [ -n "$root" ] || fail "$bundle/config.json names no root.path"
     case $root in
     /*) ;;
