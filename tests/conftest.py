@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from blockbuster import blockbuster_ctx
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,6 +18,17 @@ if TYPE_CHECKING:
 # pytest-asyncio asks, and the warning about it would fail the run.
 asyncio.set_event_loop(None)
 
+# What runs while the kubelet waits; opening the lock file at start may block.
+SERVING = [
+    "nvdra_kube",
+    "nvdra_nodeagent.cdi",
+    "nvdra_nodeagent.claims",
+    "nvdra_nodeagent.inventory",
+    "nvdra_nodeagent.slices",
+]
+# Locks are held for microseconds; looking at a file's status is start-up's business.
+TOLERATED = ("threading.Lock.acquire", "os.getcwd", "os.path.abspath", "os.stat")
+
 
 @pytest.fixture
 def tmp_path() -> Iterator[Path]:
@@ -24,3 +36,13 @@ def tmp_path() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="nvdra-test-"))
     yield path
     shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def no_blocking_calls() -> Iterator[None]:
+    """A call of the agent or the Kubernetes client that blocks the event loop fails the test."""
+    with blockbuster_ctx(SERVING) as guard:
+        for name in TOLERATED:
+            guard.functions[name].deactivate()
+        guard.functions["os.mkdir"].can_block_in("claims/locks.py", "__init__")
+        yield
