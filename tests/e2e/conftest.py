@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.e2e.product.release import Product, load_image
 from tests.e2e.ring.cluster import RealCluster
 from tests.e2e.ring.errors import Refused
 
@@ -36,6 +37,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(_HERE):
             item.add_marker(pytest.mark.timeout(3600))
+    # The ring's own tests bring a driver of their own: the installed one comes after them.
+    items.sort(key=_uses_product)
+
+
+def _uses_product(item: pytest.Item) -> bool:
+    return "product" in getattr(item, "fixturenames", ())
 
 
 @pytest.fixture(scope="session")
@@ -64,6 +71,22 @@ def cluster(request: pytest.FixtureRequest, say: Callable[[str], None]) -> Itera
     except Refused as refused:
         lines = "\n".join(f"e2e: {problem}" for problem in refused.problems)
         pytest.exit(lines, returncode=pytest.ExitCode.USAGE_ERROR)
+
+
+@pytest.fixture(scope="session")
+def product(cluster: RealCluster, say: Callable[[str], None]) -> Iterator[Product]:
+    """The driver with simulated GPUs, installed by Helm on every node and Ready.
+
+    A test leaves it installed, with the values, labels and hardware that it found.
+    """
+    load_image(cluster)
+    installed = Product(cluster)
+    try:
+        installed.install()
+        say(f"the chart was installed and Ready after {installed.install_s:.1f} s")
+        yield installed
+    finally:
+        installed.uninstall()
 
 
 @pytest.fixture
