@@ -62,12 +62,9 @@ def test_lists_of_the_simulator_are_complete(beginning: str, names: set[str]) ->
     assert set(code(paragraph("simulator.md", beginning))) == names
 
 
-def test_the_simulators_options_are_all_named(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sys.argv", ["nvdra", "simulate", "--help"])
+def test_the_simulators_options_are_all_named(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        nvdra()
+        nvdra(["simulate", "--help"])
     shown = {word.strip("[],") for word in capsys.readouterr().out.split() if "--" in word}
     rows = rows_under("simulator.md", "The simulator")
     assert {code(row["option"])[0] for row in rows} == shown - {"--help"}

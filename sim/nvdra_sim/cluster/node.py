@@ -1,4 +1,4 @@
-"""A simulated node: its directories, its kubelet and its node agent, each as a user would find it."""
+"""A simulated node: its directories, its kubelet and its node agent, as on a real one."""
 
 from __future__ import annotations
 
