@@ -16,11 +16,11 @@ EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
 
-def main() -> None:
-    """Entry point of the console script."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of the console script; `argv` defaults to the process's."""
     _open_standard_streams()
     try:
-        arguments = _parser().parse_args()
+        arguments = _parser().parse_args(argv)
         run: Callable[[argparse.Namespace], int] = arguments.run
         sys.exit(run(arguments))
     except KeyboardInterrupt:
