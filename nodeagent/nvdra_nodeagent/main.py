@@ -1,6 +1,12 @@
 """Entry points of the node agent's programs: options in, wiring, exit status out."""
 
+# ruff: noqa: E402 - imports make 50,000 objects that stay. Looking for garbage among them again and
+# again takes a fifth of the start, and later 20 ms out of the middle of a call.
 from __future__ import annotations
+
+import gc
+
+gc.disable()
 
 import asyncio
 import os
@@ -29,6 +35,9 @@ if TYPE_CHECKING:
 
     from nvdra_kube.transport import Exchange
     from nvdra_nodeagent.hardware.ports import Machine
+
+gc.freeze()
+gc.enable()
 
 log = structlog.get_logger(__name__)
 
@@ -73,6 +82,7 @@ async def _run(options: Options, gates: FeatureGates, boot_id: str) -> None:
             metrics=metrics,
             boot_id=boot_id,
         )
+        gc.freeze()
         await agent.run(stop)
     log.info("stopped")
 
