@@ -26,6 +26,7 @@ from nvdra_cli.watching import PodWatch
 from nvdra_kube.logs import configure
 from nvdra_sim.cluster.apiserver import LocalApi
 from nvdra_sim.cluster.embedded import (
+    ClusterBroken,
     ClusterNotReady,
     ClusterPlan,
     EmbeddedCluster,
@@ -142,7 +143,7 @@ async def _simulate(wish: Wish, root: Path, interruption: Interruption) -> int:
     try:
         async with embedded_cluster(wish.plan, root=root) as cluster:
             return await _Simulation(wish, cluster).run()
-    except ClusterNotReady as exc:
+    except (ClusterNotReady, ClusterBroken) as exc:
         return _refuse(str(exc), status=NOT_RUNNING)
 
 

@@ -326,3 +326,15 @@ async def test_good_device_status_is_taken(api: LocalApi) -> None:
     }
     after = await with_status(api, allocation=allocation(), devices=[device])
     assert after["status"]["devices"] == [device]
+
+
+@pytest.mark.parametrize("expression", ["device.driver ==", "devise.driver == 'x'", "'yes'"])
+async def test_a_selector_that_does_not_compile_is_refused(api: LocalApi, expression: str) -> None:
+    claim = a_claim("c", a_request("gpu", expression))
+    field = "spec.devices.requests[0].exactly.selectors[0].cel.expression"
+    assert await causes(api, claim) == [field]
+
+
+async def test_a_class_whose_selector_does_not_compile_is_refused(api: LocalApi) -> None:
+    with pytest.raises(Invalid, match="compilation failed: <input>:1:4: Syntax error"):
+        await api.create(DEVICE_CLASSES, a_class("broken", "1 +"))

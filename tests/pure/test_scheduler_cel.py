@@ -48,6 +48,7 @@ def refusal(expression: str) -> str:
 
 
 GPU = "device.attributes['gpu.nvidia.com']"
+DOUBLE = 'device.attributes["gpu.nvidia.com"]'
 MEMORY = "device.capacity['gpu.nvidia.com'].memory"
 
 
@@ -154,3 +155,14 @@ def test_a_program_tells_which_attributes_it_mentions() -> None:
         f"{GPU}.profile == 'a' || {MEMORY}.sign() > 0 || {GPU}.profile == 'b'"
     )
     assert program.mentioned() == ("gpu.nvidia.com/profile", "gpu.nvidia.com/memory")
+
+
+def test_an_expression_that_takes_too_many_steps_has_no_value() -> None:
+    numbers = "[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]"
+    loops = "".join(f"{numbers}.all({name}, " for name in "abcde")
+    assert "budget exceeded" in failure(f"{loops}a + b + c + d + e > 0{')' * 5}")
+
+
+def test_what_a_selector_mentions_is_read_within_one_pair_of_quotes() -> None:
+    program = compile_selector(f'"profile" in {DOUBLE} && {DOUBLE}.profile == "1g.5gb"')
+    assert program.mentioned() == ("gpu.nvidia.com/profile",)

@@ -153,3 +153,8 @@ def test_a_search_without_end_is_given_up() -> None:
     claim = a_claim("c", a_request("many", count=12), last, constraints=rule)
     text = reasons(claim, a_slice([*devices, lonely]))
     assert f"no solution found in {search.STEP_LIMIT} attempts" in text
+
+
+def test_a_request_is_named_once_in_the_error_of_its_selector() -> None:
+    claim = a_claim("c", a_request("gpu", f"{GPU}.profile == '1g.5gb'"))
+    assert "error: request gpu, selector" in reasons(claim, a_slice(some_gpus(1)))

@@ -44,6 +44,10 @@ class ClusterNotReady(Exception):
     """A part of the cluster did not come up; the text says which, and shows its last words."""
 
 
+class ClusterBroken(Exception):
+    """A part of the cluster ended while it was in use; the text says which, and why."""
+
+
 @dataclass(slots=True)
 class EmbeddedCluster:
     """A running cluster; made by `embedded_cluster()`. Everything it wrote lies below `root`."""
@@ -129,7 +133,7 @@ class EmbeddedCluster:
 async def embedded_cluster(plan: ClusterPlan, *, root: Path) -> AsyncIterator[EmbeddedCluster]:
     """Start everything that `plan` names; all of it has ended when the context is left.
 
-    Agents may still be starting: `wait_ready()` waits for them.
+    Agents may still be starting: `wait_ready()` waits for them. Raises `ClusterBroken`.
     """
     async with AsyncExitStack() as stack:
         store = ClusterStore()
@@ -201,26 +205,47 @@ async def _install(api: LocalApi) -> None:
 
 
 class _Tasks:
-    """Eternal tasks with names; one that ends by itself is logged, all end with the context."""
+    """Eternal tasks with names. All end with the context, and it with the first that ends."""
 
     def __init__(self) -> None:
         self._tasks: list[asyncio.Task[None]] = []
+        self._owner: asyncio.Task[Any] | None = None
+        self._ended: asyncio.Task[None] | None = None
 
     def start(self, name: str, run: Callable[[], Any]) -> None:
         task = asyncio.create_task(run(), name=name)
-        task.add_done_callback(_report_end)
+        task.add_done_callback(self._end)
         self._tasks.append(task)
 
     async def __aenter__(self) -> Self:
+        self._owner = asyncio.current_task()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """All at once: nothing of the cluster outlives it, so no order matters."""
+        """All at once: nothing of the cluster outlives it, so no order matters.
+
+        Raises `ClusterBroken` in place of the cancellation that a part's end led to.
+        """
+        owner, self._owner = self._owner, None
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if owner is not None and self._ended is not None:
+            owner.uncancel()
+            cause = self._ended.exception()
+            raise ClusterBroken(f"{self._ended.get_name()} ended: {_told(cause)}") from cause
 
-
-def _report_end(task: asyncio.Task[None]) -> None:
-    if not task.cancelled():
+    def _end(self, task: asyncio.Task[None]) -> None:
+        """Without one of its parts a cluster would only stand still, and nobody know why."""
+        if task.cancelled() or self._owner is None or self._ended is not None:
+            return
         log.error("a part of the cluster ended", part=task.get_name(), exc_info=task.exception())
+        self._ended = task
+        self._owner.cancel()
+
+
+def _told(cause: BaseException | None) -> str:
+    """The first cause: groups of exceptions say nothing themselves."""
+    while isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[0]
+    return f"{type(cause).__name__}: {cause}" if cause else "without an error"

@@ -35,7 +35,7 @@ _DEVICE_FIELD: Final = re.compile(r"(?<![\w.])device\s*\.\s*\??\s*([A-Za-z_]\w*)
 _STATUS_CODE: Final = re.compile(r"^[A-Z_]+: ")
 _MISSING_KEY: Final = re.compile(r'^Key not found in map : "?(.*?)"?$')
 _ATTRIBUTE: Final = re.compile(
-    r"""device\s*\.\s*(attributes|capacity)\s*\[\s*\??\s*(['"])(.+?)\2\s*\]"""
+    r"""device\s*\.\s*(attributes|capacity)\s*\[\s*\??\s*(['"])([^'"]+)\2\s*\]"""
     r"""\s*\.\s*\??\s*([A-Za-z_]\w*)"""
 )
 
@@ -113,7 +113,11 @@ class Program:
 
     def matches(self, device: DeviceView) -> bool:
         """Whether the device is selected. Raises EvaluationError."""
-        outcome = self._compiled.eval(data={"device": device.variable(self._domains)})
+        try:
+            outcome = self._compiled.eval(data={"device": device.variable(self._domains)})
+        except RuntimeError as error:
+            # Such as a budget of iterations that is used up.
+            raise EvaluationError(_runtime_problem(str(error))) from error
         if outcome.type() == cel.Type.ERROR:
             raise EvaluationError(_runtime_problem(str(outcome.value())))
         if outcome.type() != cel.Type.BOOL:

@@ -19,7 +19,7 @@ from nvdra_kube.informer import Informer
 from nvdra_kube.resources import DEVICE_CLASSES, NODES, PODS, RESOURCE_CLAIMS, RESOURCE_SLICES
 from nvdra_sim.cluster.scheduler.assumed import Assumed
 from nvdra_sim.cluster.scheduler.binding import Binder
-from nvdra_sim.cluster.scheduler.decision import Bind, Leave, Snapshot, decide
+from nvdra_sim.cluster.scheduler.decision import Bind, Decision, Leave, Snapshot, decide
 from nvdra_sim.cluster.scheduler.pools import gather_pools
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class Scheduler:
     async def _schedule(self, pod: Body) -> bool:
         """Decide and act. False: try again soon."""
         key = f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
-        decision = await asyncio.to_thread(decide, pod, self._snapshot())
+        decision = await self._decide(pod, key)
         try:
             if isinstance(decision, Bind):
                 await self._bind(pod, decision)
@@ -141,6 +141,14 @@ class Scheduler:
             _log.warning("pod not scheduled, will retry", pod=key, error=str(error))
             return False
         return True
+
+    async def _decide(self, pod: Body, key: str) -> Decision:
+        """A defect that one pod's claims lead to must not keep all others from being scheduled."""
+        try:
+            return await asyncio.to_thread(decide, pod, self._snapshot())
+        except Exception as error:
+            _log.exception("no decision about a pod", pod=key)
+            return Leave(f"the scheduler failed: {type(error).__name__}: {error}")
 
     def _snapshot(self) -> Snapshot:
         if self._pools is None:

@@ -23,8 +23,10 @@ class SelectorFailed(Exception):
     """A selector that cannot be evaluated for a device stops the allocation on this node."""
 
     def __init__(self, option: Option, device: SliceDevice, failed: Failed) -> None:
+        request, owner = f"request {option.name}", failed.selector.owner
+        where = request if owner == request else f"{request}, {owner}"
         super().__init__(
-            f"device not selected, error: request {option.name}, {failed.selector.owner}, selector "
+            f"device not selected, error: {where}, selector "
             f"`{failed.selector.program.expression}` on {device.id.device}: {failed.error}"
         )
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from nvdra_sim.cluster.apiserver.checks.attribute_names import check_attribute_name
 from nvdra_sim.cluster.apiserver.checks.findings import Findings, each, part
+from nvdra_sim.cluster.scheduler.cel import BadExpression, compile_selector
 
 if TYPE_CHECKING:
     from nvdra_kube.api import Body
@@ -49,7 +50,7 @@ def request_names(spec: Body) -> frozenset[str]:
 
 
 def check_selectors(owner: Body, path: str, findings: Findings) -> None:
-    """Presence and size only: whether the expression compiles is for the scheduler to say."""
+    """Presence, size, and that it compiles; what it gives for a device is for the scheduler."""
     findings.at_most(f"{path}.selectors", owner.get("selectors"), _MAX_LIST)
     for here, selector in each(owner, "selectors", path):
         if "cel" not in selector:
@@ -58,8 +59,15 @@ def check_selectors(owner: Body, path: str, findings: Findings) -> None:
         expression = part(selector, "cel").get("expression")
         if not expression:
             findings.required(f"{here}.cel.expression")
-        else:
-            findings.not_longer(f"{here}.cel.expression", expression, MAX_EXPRESSION)
+        elif findings.not_longer(f"{here}.cel.expression", expression, MAX_EXPRESSION):
+            _check_compiles(expression, f"{here}.cel.expression", findings)
+
+
+def _check_compiles(expression: str, path: str, findings: Findings) -> None:
+    try:
+        compile_selector(expression)
+    except BadExpression as error:
+        findings.invalid(path, expression, f"compilation failed: {error.problem}")
 
 
 def check_opaque(config: Body, path: str, findings: Findings) -> None:

@@ -34,7 +34,9 @@ Shape: TypeAlias = "Leaf | MapOf | list[Shape] | Mapping[str, Shape]"
 
 _CHECKS: Mapping[Leaf, Callable[[Any], bool]] = {
     Leaf.TEXT: lambda value: isinstance(value, str),
-    Leaf.NUMBER: lambda value: isinstance(value, int) and not isinstance(value, bool),
+    Leaf.NUMBER: lambda value: (
+        isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+    ),
     Leaf.FLAG: lambda value: isinstance(value, bool),
     Leaf.QUANTITY: lambda value: (
         isinstance(value, str | int | float) and not isinstance(value, bool)
