@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -40,6 +42,8 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str):
                 raise yaml.constructor.ConstructorError(
@@ -53,13 +57,29 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
-# Kubernetes has no timestamps or `=` in YAML: what looks like a date is a string.
+# Kubernetes has no timestamps, numbers to the base of 60 or `=` in YAML: what looks like a date or
+# a time of day is a string.
+_TAGS_LEFT_OUT = (":timestamp", ":value", ":int", ":float")
 _StrictLoader.yaml_implicit_resolvers = {
-    first: [
-        (tag, pattern) for tag, pattern in resolvers if not tag.endswith((":timestamp", ":value"))
-    ]
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(_TAGS_LEFT_OUT)]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:int",
+    re.compile(r"[-+]?(0b[01_]+|0[0-7_]*|[1-9][0-9_]*|0x[0-9a-fA-F_]+)$"),
+    list("-+0123456789"),
+)
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"[-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9]+)([eE][-+]?[0-9]+)?$|[-+]?\.(inf|Inf|INF)$|"
+        r"\.(nan|NaN|NAN)$"
+    ),
+    list("-+0123456789."),
+)
+
+_MOST_NODES = 200_000
+"""Of one document with its aliases written out: far more than any API server takes."""
 
 
 def load_manifests(paths: Sequence[Path]) -> list[Manifest]:
@@ -99,13 +119,47 @@ def _documents(text: str, name: str) -> Iterator[tuple[int, Any]]:
         while loader.check_node():
             node = loader.get_node()
             assert node is not None, "check_node() said there is one"
-            yield node.start_mark.line + 1, loader.construct_document(node)
+            line = node.start_mark.line + 1
+            _check_size(node, f"{name}:{line}")
+            yield line, _plain(loader.construct_document(node), f"{name}:{line}")
     except yaml.MarkedYAMLError as exc:
         mark = exc.problem_mark or exc.context_mark
         line = mark.line + 1 if mark else 1
         raise ManifestError(f"{name}:{line}: not valid YAML: {exc.problem}") from exc
     except yaml.YAMLError as exc:
         raise ManifestError(f"{name}: not valid YAML: {exc}") from exc
+    except RecursionError as exc:
+        raise ManifestError(f"{name}: nested too deeply") from exc
+
+
+def _check_size(root: yaml.Node, source: str) -> None:
+    """An alias that contains itself never ends, and a few aliases of aliases take all memory."""
+    sizes: dict[int, int | None] = {}
+
+    def size(node: yaml.Node) -> int:
+        if id(node) in sizes:
+            known = sizes[id(node)]
+            if known is None:
+                raise ManifestError(f"{source}: an alias contains itself")
+            return known
+        sizes[id(node)] = None
+        parts = node.value if isinstance(node, yaml.CollectionNode) else ()
+        total = 1
+        for part in parts:
+            total += sum(map(size, part)) if isinstance(part, tuple) else size(part)
+        sizes[id(node)] = total
+        return total
+
+    if size(root) > _MOST_NODES:
+        raise ManifestError(f"{source}: more than {_MOST_NODES} values, aliases written out")
+
+
+def _plain(document: Any, source: str) -> Any:
+    """The document as JSON has it. YAML can say more: sets, bytes, numbers that are none."""
+    try:
+        return json.loads(json.dumps(document, allow_nan=False))
+    except (TypeError, ValueError) as exc:
+        raise ManifestError(f"{source}: cannot be written as JSON: {exc}") from exc
 
 
 def _objects(document: Any, source: str) -> Iterable[Manifest]:
@@ -116,8 +170,11 @@ def _objects(document: Any, source: str) -> Iterable[Manifest]:
     for field in ("apiVersion", "kind"):
         if not isinstance(document.get(field), str) or not document[field]:
             raise ManifestError(f"{source}: {field} is missing")
-    if document["kind"] == "List":
-        return [item for part in document.get("items") or () for item in _objects(part, source)]
+    if document["kind"].endswith("List") and "items" in document:
+        items = document["items"] or []
+        if not isinstance(items, list):
+            raise ManifestError(f"{source}: items of {document['kind']} is not a list")
+        return [item for part in items for item in _objects(part, source)]
     meta = document.get("metadata")
     if not isinstance(meta, dict) or not (meta.get("name") or meta.get("generateName")):
         raise ManifestError(f"{source}: {document['kind']} has no metadata.name")

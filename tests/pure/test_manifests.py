@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -76,3 +77,59 @@ def test_a_binary_file_is_no_manifest(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ManifestError, match="is not UTF-8 text"):
         load_manifests([path])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"{POD}spec: &a {{x: *a}}\n", "m.yaml:1: an alias contains itself"),
+        (f"{POD}spec: {'[' * 5000}{']' * 5000}\n", "m.yaml: nested too deeply"),
+        (f"{POD}spec: {{priority: .nan}}\n", "m.yaml:1: cannot be written as JSON"),
+        (f"{POD}spec: !!binary aGk=\n", "m.yaml:1: cannot be written as JSON"),
+        ("apiVersion: v1\nkind: List\nitems: abc\n", "items of List is not a list"),
+    ],
+)
+def test_yaml_that_is_no_json_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ManifestError, match=re.escape(message)):
+        load_manifests([file(tmp_path, text)])
+
+
+def test_aliases_of_aliases_that_take_all_memory_are_refused(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
+    with pytest.raises(ManifestError, match="values, aliases written out"):
+        load_manifests([file(tmp_path, "\n".join(lines))])
+
+
+def test_a_mapping_may_be_merged_into_another(tmp_path: Path) -> None:
+    text = f"{POD}spec:\n  <<: {{hostname: a, subdomain: b}}\n  hostname: c\n"
+    spec = load_manifests([file(tmp_path, text)])[0].body["spec"]
+    assert spec == {"hostname": "c", "subdomain": "b"}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("12:30:45", "12:30:45"),
+        ("1:2.5", "1:2.5"),
+        ("2020-01-01", "2020-01-01"),
+        ("10", 10),
+        ("-0x1f", -31),
+        ("0644", 420),
+        ("1.5", 1.5),
+        ("2.5e+3", 2500.0),
+        ("1.2.3", "1.2.3"),
+        ("yes", True),
+        ("~", None),
+    ],
+)
+def test_plain_words_mean_what_they_mean_to_kubernetes(
+    tmp_path: Path, text: str, value: object
+) -> None:
+    body = load_manifests([file(tmp_path, f"{POD}spec: {{x: {text}}}\n")])[0].body
+    assert body["spec"]["x"] == value
+
+
+def test_a_list_of_one_kind_is_taken_apart(tmp_path: Path) -> None:
+    text = f"apiVersion: v1\nkind: PodList\nitems:\n- {POD.replace(chr(10), chr(10) + '  ')}"
+    assert str(load_manifests([file(tmp_path, text)])[0]) == "Pod a"
