@@ -20,7 +20,6 @@ from nvdra_testing.image import IMAGE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from tests.e2e.ring.cluster import RealCluster
     from tests.e2e.ring.kubectl import Kubectl, Manifest
@@ -82,6 +81,10 @@ class Product:
     def upgrade(self, *arguments: str) -> None:
         """`helm upgrade --wait` with further `--set` arguments on top of the values."""
         self._helm("upgrade", RELEASE, str(CHART), "--wait", *arguments, values=self.values)
+
+    def manifest(self) -> str:
+        """What the installed release consists of, as YAML."""
+        return self._helm("get", "manifest", RELEASE)
 
     def uninstall(self) -> None:
         """`helm uninstall --wait`, and the namespace with it."""
@@ -149,6 +152,9 @@ class Product:
             for device in found["spec"].get("devices", [])
         }
 
-    def log_folder(self, node: Node) -> Path:
-        """Logs of the node's containers, from outside."""
-        return node.root / "var/log/pods"
+    def published(self) -> dict[str, list[Manifest]]:
+        """The devices of each node, with all that is told about them."""
+        told: dict[str, list[Manifest]] = {}
+        for found in self.slices():
+            told.setdefault(found["spec"]["nodeName"], []).extend(found["spec"].get("devices", []))
+        return told

@@ -1,0 +1,112 @@
+"""What pods meet on real nodes: hooks that ran, words about bad configs, GPUs over reboots."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.e2e.product.release import NAMESPACE
+from tests.e2e.product.user import GpuUser
+from tests.e2e.ring.errors import CommandFailed
+from tests.e2e.ring.objects import a_gpu_pod, a_gpu_template
+from tests.e2e.ring.patience import eventually
+
+if TYPE_CHECKING:
+    from tests.e2e.product.release import Product
+    from tests.e2e.ring.kubectl import Kubectl, Manifest
+
+_BAD_CONFIGS: dict[str, tuple[dict[str, object], str]] = {
+    "an unknown field": ({"kind": "GpuConfig", "sharing": {"strateggy": "MPS"}}, "strateggy"),
+    "a gate that is off": ({"kind": "GpuConfig", "sharing": {"strategy": "MPS"}}, "MPSSupport"),
+    "an unknown kind": ({"kind": "GpuConfigs"}, "GpuConfigs"),
+}
+
+
+@pytest.mark.parametrize("case", _BAD_CONFIGS)
+def test_a_bad_config_is_named_in_an_event_of_the_pod(
+    product: Product, kubectl: Kubectl, namespace: str, case: str
+) -> None:
+    parameters, named = _BAD_CONFIGS[case]
+    kubectl.create(_template_with(parameters, namespace=namespace))
+    kubectl.create(a_gpu_pod("user", "nvidia-smi", "-L", namespace=namespace))
+
+    [message] = eventually(
+        lambda: _messages(kubectl, namespace, "FailedPrepareDynamicResources")[:1],
+        until="the kubelet has told why the pod does not start",
+    )
+
+    assert "error preparing devices" in message
+    assert named in message
+    assert kubectl.get("pod", "user", namespace=namespace)["status"]["phase"] == "Pending"
+
+
+def _template_with(parameters: dict[str, object], *, namespace: str) -> Manifest:
+    template = a_gpu_template(namespace=namespace)
+    given = {"apiVersion": "resource.nvidia.com/v1beta1", **parameters}
+    config = {"opaque": {"driver": "gpu.nvidia.com", "parameters": given}}
+    template["spec"]["spec"]["devices"]["config"] = [config]
+    return template
+
+
+def _messages(kubectl: Kubectl, namespace: str, reason: str) -> list[str]:
+    events = kubectl.list("events", f"--namespace={namespace}", f"--field-selector=reason={reason}")
+    return [event["message"] for event in events]
+
+
+def test_the_hooks_of_the_container_runtime_made_the_driver_usable(
+    product: Product, namespace: str
+) -> None:
+    user = GpuUser.running(product, namespace)
+    library = user.run("sh", "-c", "find / -xdev -name libcuda.so.1 2>/dev/null").split()
+    assert library
+    # The plain name is a link that only a hook makes; the linker's cache is another's work.
+    link = f"{library[0].removesuffix('.1')}"
+    assert user.run("readlink", "-f", link).strip().startswith(f"{link}.")
+    assert "libcuda.so.1" in user.run("grep", "-ao", "libcuda.so.1", "/etc/ld.so.cache")
+
+
+def test_a_pod_has_its_gpu_again_after_a_reboot_of_its_node(
+    product: Product, namespace: str
+) -> None:
+    node = product.cluster.nodes[1]
+    user = GpuUser.running(product, namespace, node=node.name)
+    before, uid = user.gpus(), user.claim()["metadata"]["uid"]
+    plugin = product.pod_on(node)["status"]["containerStatuses"][0]["containerID"]
+
+    node.reboot()
+
+    user.wait_until_restarted()
+    assert user.gpus() == before
+    assert uid in node.enter("ls", "/var/run/cdi")
+    product.wait_until_ready(node)
+    assert product.pod_on(node)["status"]["containerStatuses"][0]["containerID"] != plugin
+
+
+def test_a_claim_is_undone_on_the_node_when_its_pod_is_gone(
+    product: Product, kubectl: Kubectl, namespace: str
+) -> None:
+    user = GpuUser.running(product, namespace, node="node-1")
+    node, uid = product.cluster.nodes[0], user.claim()["metadata"]["uid"]
+    assert uid in node.enter("ls", "/var/run/cdi")
+
+    kubectl.delete(user.now())
+
+    eventually(lambda: uid not in node.enter("ls", "/var/run/cdi"), until="the CDI file is gone")
+
+
+def test_a_plugin_may_not_write_the_slices_of_another_node(
+    product: Product, kubectl: Kubectl
+) -> None:
+    user = f"system:serviceaccount:{NAMESPACE}:" + _account(product)
+    [found] = [each for each in product.slices() if each["spec"]["nodeName"] == "node-2"][:1]
+    name = found["metadata"]["name"]
+    delete = ("delete", "resourceslice", name, "--dry-run=server", f"--as={user}")
+    node = "--as-user-extra=authentication.kubernetes.io/node-name="
+
+    assert name in kubectl(*delete, f"{node}node-2")
+    with pytest.raises(CommandFailed, match="may only write ResourceSlices of that node"):
+        kubectl(*delete, f"{node}node-1")
+
+
+def _account(product: Product) -> str:
+    return str(product.pod_on("node-1")["spec"]["serviceAccountName"])
