@@ -12,7 +12,6 @@ import asyncio
 import os
 import signal
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +22,7 @@ from nvdra_api.names import GPU_DRIVER
 from nvdra_kube.errors import ApiError, ConfigurationError
 from nvdra_kube.logs import configure
 from nvdra_kube.session import KubeSession
+from nvdra_nodeagent import __version__
 from nvdra_nodeagent.agent import GpuAgent
 from nvdra_nodeagent.errors import AgentError
 from nvdra_nodeagent.hardware.real import real_machine
@@ -47,7 +47,7 @@ _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 def gpu_plugin() -> None:
     """`nvdra-gpu-plugin`. Exit status 0 after a stop signal, 1 on failure, 2 on bad options."""
-    options = parse_options(sys.argv[1:], environ=os.environ, version=version("nvdra"))
+    options = parse_options(sys.argv[1:], environ=os.environ, version=__version__)
     configure(verbosity=options.verbosity, format=options.logging_format)
     try:
         gates = FeatureGates.parse(options.feature_gates)
@@ -92,7 +92,7 @@ def _boot_id() -> str:
 
 
 def _session(options: Options, observe: Callable[[Exchange], None]) -> KubeSession:
-    agent_name = f"nvdra-gpu-plugin/{version('nvdra')}"
+    agent_name = f"nvdra-gpu-plugin/{__version__}"
     if options.kubeconfig:
         return KubeSession.from_kubeconfig(
             options.kubeconfig, user_agent=agent_name, observe=observe

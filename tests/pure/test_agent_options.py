@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
+from nvdra_nodeagent import __version__
 from nvdra_nodeagent.program.options import FLAGS, NO_EFFECT, Options, parse_options
 
 
 def parse(*argv: str, **environ: str) -> Options:
     return parse_options(argv, environ=environ, version="1.2.3")
+
+
+def test_the_agent_has_the_version_of_its_distribution() -> None:
+    assert __version__ == version("nvdra")
 
 
 def test_every_flag_may_come_from_its_environment_variable() -> None:
