@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 @pytest.mark.parametrize("spec", DEMO_SPECS, ids=lambda spec: spec.name)
 def test_a_demo_keeps_its_promise(product: Product, spec: Spec) -> None:
-    if spec.embedded_only:
-        pytest.skip(spec.embedded_only)
     run_spec(product, spec)
 
 

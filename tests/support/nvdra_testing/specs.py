@@ -73,7 +73,7 @@ class Spec:
 
     `profile`: hardware of all nodes. `is_cut`: some node's GPUs are cut by `MIG_LAYOUT`.
     `one_node`: the promise only holds if all pods are on one node. `runs`: whether its pods get to
-    run; else they stay Pending. `embedded_only`: why a real cluster cannot show it, if so.
+    run; else they stay Pending.
     """
 
     file: Path
@@ -82,7 +82,6 @@ class Spec:
     is_cut: bool = False
     one_node: bool = False
     runs: bool = True
-    embedded_only: str = ""
 
     @property
     def name(self) -> str:
