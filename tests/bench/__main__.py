@@ -9,7 +9,7 @@ import importlib
 import sys
 from pathlib import Path
 
-BENCHMARKS = ("prepare", "start", "simulate")
+BENCHMARKS = ("prepare", "start", "simulate", "ring")
 PROGRAMS = ("api_server", "floor_server")
 
 
