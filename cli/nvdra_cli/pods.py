@@ -15,6 +15,7 @@ Key = tuple[str, str]
 RUNS = ("Running", "Succeeded")
 ENDED = ("Succeeded", "Failed")
 
+_BEFORE_SCHEDULING = ("FailedScheduling", "FailedResourceClaimCreation")
 _STARTING = ("", "ContainerCreating", "PodInitializing")
 _FINAL = re.compile(r"\[(InvalidConfig|ConfigMismatch|CdiSpecInvalid)\]|ended with exit code")
 
@@ -186,6 +187,8 @@ def _reason(pod: Body, events: Iterable[Body]) -> str:
         return ""
     if status.get("message"):
         return str(status["message"])
+    if unmade := _newest_warning(pod, events, reason="FailedResourceClaimCreation"):
+        return unmade
     for condition in status.get("conditions", ()):
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
             return str(condition.get("message", ""))
@@ -215,18 +218,18 @@ def _ending(name: str, ended: Body) -> str:
     return f"{text}: {ended['message']}" if ended.get("message") else text
 
 
-def _newest_warning(pod: Body, events: Iterable[Body]) -> str:
-    """Once the pod has a node, what the scheduler said before is no news."""
-    has_node = bool(pod["spec"].get("nodeName"))
-    newest = max(_warnings(pod["metadata"].get("uid"), events), key=_age, default={})
-    if has_node and newest.get("reason") == "FailedScheduling":
-        return ""
-    return str(newest.get("message", ""))
+def _newest_warning(pod: Body, events: Iterable[Body], *, reason: str = "") -> str:
+    """Of all warnings, or of those with this reason."""
+    warnings = [event for event in _warnings(pod, events) if reason in ("", event.get("reason"))]
+    return str(max(warnings, key=_age, default={}).get("message", ""))
 
 
-def _warnings(uid: str | None, events: Iterable[Body]) -> Iterator[Body]:
+def _warnings(pod: Body, events: Iterable[Body]) -> Iterator[Body]:
+    """Once the pod has a node, what was said before about finding one is no news."""
+    uid, has_node = pod["metadata"].get("uid"), bool(pod["spec"].get("nodeName"))
     for event in events:
-        if event.get("type") == "Warning" and event.get("involvedObject", {}).get("uid") == uid:
+        concerns = event.get("type") == "Warning" and event["involvedObject"].get("uid") == uid
+        if concerns and not (has_node and event.get("reason") in _BEFORE_SCHEDULING):
             yield event
 
 

@@ -85,7 +85,8 @@ def run_simulate(arguments: argparse.Namespace) -> int:
         except asyncio.CancelledError:
             return interruption.status
         except OSError as exc:
-            return _refuse(f"cannot run: {exc}", status=NOT_RUNNING)
+            hint = "set TMPDIR to a writable directory with space"
+            return _refuse(f"cannot run below {_directory()}: {exc}; {hint}", status=NOT_RUNNING)
 
 
 def _run(wish: Wish, interruption: Interruption) -> int:

@@ -97,6 +97,13 @@ def test_what_the_scheduler_said_is_no_reason_once_the_pod_has_a_node() -> None:
     assert seen({"phase": "Pending"}, events=events, node="").reason == "0/1 nodes are available"
 
 
+def test_that_no_claim_can_be_made_says_more_than_that_it_is_waited_for() -> None:
+    waiting = {"type": "PodScheduled", "status": "False", "message": "waiting for a claim"}
+    events = {("default", "e"): warning(1, "FailedResourceClaimCreation", "no such template")}
+    status = {"phase": "Pending", "conditions": [waiting]}
+    assert seen(status, events=events, node="").reason == "no such template"
+
+
 def test_of_two_warnings_in_one_second_the_later_one_counts() -> None:
     events = {
         ("default", "a"): warning(10, "FailedPrepare", "new"),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import structlog
@@ -16,12 +18,17 @@ from nvdra_kube.resources import DEVICE_CLASSES, NODES, RESOURCE_SLICES
 from nvdra_sim.cluster.apiserver import ApiServer, ClusterStore, LocalApi
 from nvdra_sim.cluster.controllers import ControllerManager
 from nvdra_sim.cluster.kubelet import ImageStore
-from nvdra_sim.cluster.node import ApiAccess, MachineChoice, NodeDirectories, SimulatedNode
+from nvdra_sim.cluster.node import (
+    AGENT_MODULE,
+    ApiAccess,
+    MachineChoice,
+    NodeDirectories,
+    SimulatedNode,
+)
 from nvdra_sim.cluster.scheduler import Scheduler
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
-    from pathlib import Path
 
     from nvdra_sim.cluster.agent_process import AgentProcess
 
@@ -78,8 +85,8 @@ class EmbeddedCluster:
                     (ready, hopeless), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
                 )
                 if not ready.done():
-                    what = f"ended {agent.starts} times" if hopeless.done() else "is still silent"
-                    raise ClusterNotReady(self._not_ready(node, what, timeout_s))
+                    what = f"ended {agent.starts} times" if hopeless.done() else "is not ready"
+                    raise ClusterNotReady(self._not_ready(node, what))
                 await ready
             finally:
                 ready.cancel()
@@ -105,8 +112,11 @@ class EmbeddedCluster:
     def command_by_hand(self) -> list[str]:
         """An agent's command line, for a cluster without nodes."""
         directories = NodeDirectories(self.root / "by-hand")
+        # Beside the interpreter: whoever runs `.venv/bin/nvdra` need not have it in PATH.
+        beside = Path(sys.executable).with_name("nvdra-gpu-plugin")
+        program = [str(beside)] if beside.exists() else [sys.executable, "-m", AGENT_MODULE]
         return [
-            "nvdra-gpu-plugin",
+            *program,
             *directories.agent_arguments(NODE_BY_HAND, self.machine),
             *("--kubeconfig", str(self.kubeconfig)),
         ]
@@ -123,9 +133,10 @@ class EmbeddedCluster:
             if event.type == "ADDED":
                 return
 
-    def _not_ready(self, node: SimulatedNode, what: str, timeout_s: float) -> str:
-        agent = self.agents[node.name]
-        last = agent.last_lines() or f"(nothing in {timeout_s:g} s)"
+    def _not_ready(self, node: SimulatedNode, what: str) -> str:
+        last = self.agents[node.name].last_lines()
+        if not last:
+            return f"the driver on {node.name} {what} and wrote no log; is {self.root} full?"
         return f"the driver on {node.name} {what}; the end of its log:\n{last}"
 
 
