@@ -18,7 +18,9 @@ def main() -> None:
     if len(sys.argv) < 2 or sys.argv[1] not in names:
         sys.exit(f"usage: python tests/bench {{{'|'.join(BENCHMARKS)}}} [--rounds N] [--quick]")
     # Started by its folder's name, Python finds the modules in it, but not the folder itself.
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    tests = Path(__file__).resolve().parents[1]
+    # The ring is imported as its own tests do it.
+    sys.path[:0] = [str(tests), str(tests.parent), str(tests / "support")]
     importlib.import_module(f"bench.{sys.argv[1]}").main(sys.argv[2:])
 
 

@@ -7,15 +7,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
 import tempfile
 import time
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final
-
-# The ring is imported by its path from the root of the sources.
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.e2e.injectors.pool import AgentPool, a_pool
 from tests.e2e.product.release import Product, load_image
