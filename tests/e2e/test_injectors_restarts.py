@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.e2e.injectors.plugin_process import process_of
-from tests.e2e.injectors.users import Users, container_id, left_on, wait_until_clean
+from tests.e2e.injectors.users import Users, claims_on, container_id, left_on, wait_until_clean
 from tests.e2e.ring.patience import eventually
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def test_a_plugin_killed_among_eight_prepares_serves_all_eight(
 
     users.create(*names)
     # From outside and without a pause: a prepare takes milliseconds.
-    eventually(lambda: len(left_on(node)) >= begun, until="prepares have begun", every_s=0)
+    eventually(lambda: len(claims_on(node)) >= begun, until="prepares have begun", every_s=0)
     assert plugin.kill()
 
     for name in names:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _STATE: Final = "var/lib/kubelet/plugins/gpu.nvidia.com/claims"
 _CDI: Final = "run/cdi"
+_UID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,11 @@ def left_on(node: Node) -> set[str]:
     """Names of the CDI files and claim records on a node: none is there without a claim."""
     folders = (node.root / _CDI, node.root / _STATE)
     return {file.name for folder in folders if folder.is_dir() for file in folder.iterdir()}
+
+
+def claims_on(node: Node) -> set[str]:
+    """UIDs of claims that have left something on the node: of these a prepare has begun."""
+    return {uid for name in left_on(node) for uid in _UID.findall(name)}
 
 
 def wait_until_clean(node: Node) -> None:
