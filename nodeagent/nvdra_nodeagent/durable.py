@@ -68,6 +68,17 @@ def remove_durably(path: Path) -> bool:
     return True
 
 
+def remove_with_temporaries(path: Path) -> bool:
+    """As `remove_durably`, and with it what writers of `path` left that died in the middle.
+
+    Only for whoever keeps others from writing `path` meanwhile.
+
+    :raises Retryable: reason `StorageUnwritable`.
+    """
+    sweep_temporaries(path.parent, older_than_s=0.0, of_files=f"{path.name}.")
+    return remove_durably(path)
+
+
 def sweep_temporaries(directory: Path, *, older_than_s: float, of_files: str = "") -> list[Path]:
     """Remove what writers that died in the middle left in `directory`; returns what was removed.
 

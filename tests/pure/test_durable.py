@@ -10,6 +10,7 @@ import pytest
 from nvdra_nodeagent.durable import (
     is_temporary,
     remove_durably,
+    remove_with_temporaries,
     sweep_temporaries,
     write_durably,
 )
@@ -73,6 +74,15 @@ def test_what_cannot_be_removed_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "record.json").mkdir()
     with pytest.raises(Retryable, match="cannot remove"):
         remove_durably(tmp_path / "record.json")
+
+
+def test_what_died_writing_a_file_goes_with_it_and_that_of_other_files_stays(
+    tmp_path: Path,
+) -> None:
+    for name in ("a.json", ".a.json.0123.tmp", ".ab.json.0123.tmp", ".b.json.0123.tmp"):
+        (tmp_path / name).write_bytes(b"x")
+    assert remove_with_temporaries(tmp_path / "a.json")
+    assert {path.name for path in tmp_path.iterdir()} == {".ab.json.0123.tmp", ".b.json.0123.tmp"}
 
 
 def test_the_sweep_takes_temporaries_only(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from nvdra_nodeagent.cdi.document import decode_spec, encode_spec
 from nvdra_nodeagent.cdi.names import GPU_CLAIM_KIND, claim_file_prefix, is_claim_uid
 from nvdra_nodeagent.durable import (
-    remove_durably,
+    remove_with_temporaries,
     storage_error,
     sweep_temporaries,
     write_durably,
@@ -69,7 +69,7 @@ class CdiStore:
 
     def remove(self, claim_uid: str) -> bool:
         """Remove the claim's file; False when there was none."""
-        return remove_durably(self.path(claim_uid))
+        return remove_with_temporaries(self.path(claim_uid))
 
     def claim_uids(self) -> list[str]:
         """The claims that have a file, in order."""

@@ -18,7 +18,12 @@ import msgspec
 from nvdra_nodeagent.cdi.names import is_claim_uid
 from nvdra_nodeagent.claims.model import ClaimRef
 from nvdra_nodeagent.claims.record import Fence, Record
-from nvdra_nodeagent.durable import remove_durably, storage_error, write_durably
+from nvdra_nodeagent.durable import (
+    remove_durably,
+    remove_with_temporaries,
+    storage_error,
+    write_durably,
+)
 from nvdra_nodeagent.errors import NodeFault
 
 if TYPE_CHECKING:
@@ -148,7 +153,7 @@ class Journal:
 
     def remove(self, uid: str) -> None:
         """Durable on return, also when there was no record."""
-        remove_durably(self._path(uid))
+        remove_with_temporaries(self._path(uid))
 
     def set_aside(self, uid: str, reason: str) -> None:
         """Move the claim's file to the quarantine; it stays a claim that is not unknown."""
