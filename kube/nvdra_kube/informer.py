@@ -31,6 +31,8 @@ _log = structlog.get_logger(__name__)
 _WATCH_LIMIT_S: Final = (240.0, 300.0)
 # A watch that lives shorter than this and brings nothing is a failure, not a success.
 _SETTLED_S: Final = 1.0
+# Failures before a watch that lived so long are over; few requests take as long to fail.
+_LIVED_S: Final = 10.0
 
 
 class Informer:
@@ -125,9 +127,14 @@ class Informer:
         if not self._version:
             await self._list()
         self._opened_s, self._worked = self._now(), False
-        async with self._stream() as stream:
-            async for event in stream:
-                self._take(event)
+        try:
+            async with self._stream() as stream:
+                async for event in stream:
+                    self._take(event)
+        finally:
+            # A quiet watch brings nothing, not even a bookmark in its first minute.
+            if self._now() - self._opened_s >= _LIVED_S:
+                self._backoff.succeeded()
         if not self._watch_worked():
             raise ApiError(
                 f"the watch on {self._resource.plural} ended at once and brought nothing"
