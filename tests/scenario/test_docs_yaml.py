@@ -62,7 +62,7 @@ def test_the_layout_and_the_profile_of_ones_own_are_taken(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_simulation_ends_with_130_and_leaves_no_file(
+def test_an_interrupted_simulation_ends_with_its_signal_and_leaves_no_file(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     # A pod that never runs keeps the command waiting.
@@ -79,6 +79,6 @@ def test_an_interrupted_simulation_ends_with_130_and_leaves_no_file(
         assert next(line for line in said if "created" in line)
         process.send_signal(number)
         rest = said.read()
-    assert process.wait() == 130, rest
+    assert process.wait() == 128 + number, rest
     assert "Traceback" not in rest
     assert list(tmp_path.iterdir()) == []
