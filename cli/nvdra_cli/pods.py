@@ -17,7 +17,10 @@ ENDED = ("Succeeded", "Failed")
 
 _BEFORE_SCHEDULING = ("FailedScheduling", "FailedResourceClaimCreation")
 _STARTING = ("", "ContainerCreating", "PodInitializing")
-_FINAL = re.compile(r"\[(InvalidConfig|ConfigMismatch|CdiSpecInvalid)\]|ended with exit code")
+_USERS_MISTAKE = re.compile(
+    r"\[(InvalidConfig|ConfigMismatch|SharingUnsupported|MalformedClaim|CdiSpecInvalid)\]"
+    r"|: InvalidImageName:"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,12 @@ class PodView:
     def is_retried(self) -> bool:
         """Whether the node tries again to start the pod, and might succeed."""
         waits = self.phase == "Pending" and bool(self.node)
-        return waits and not _FINAL.search(self.reason)
+        return waits and not self.is_final and "ended with exit code" not in self.reason
+
+    @property
+    def is_final(self) -> bool:
+        """Whether time changes nothing about the pod any more."""
+        return self.phase in ENDED or bool(_USERS_MISTAKE.search(self.reason))
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ RETRIES_S = 12.0
 """The same where the kubelet tries again: two of its rounds."""
 
 CALM_S = 0.3
-"""All pods have run for so long: none has crashed at once, and they have said something."""
+"""All pods have run, or failed for good, for so long: none has crashed right after its start."""
 
 ENDING_S = 1.0
 """The same where a container may end by itself: the short ones do so within this time."""
@@ -135,7 +135,7 @@ def wait_s(pods: Sequence[PodView], *, missing: bool) -> float:
     `missing`: some pods are still to be made.
     """
     may_end = any(pod.phase == "Running" and pod.ends_by_itself for pod in pods)
-    if pods and not missing and all(pod.runs for pod in pods):
+    if pods and not missing and all(pod.runs or pod.is_final for pod in pods):
         return ENDING_S if may_end else CALM_S
     if not all(pod.runs or pod.reason for pod in pods):
         return float("inf")

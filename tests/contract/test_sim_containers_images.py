@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nvdra_sim.cluster.kubelet.images import ImageError, ImageStore
+from nvdra_sim.cluster.kubelet.images import ImageError, ImageStore, InvalidImageName
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,3 +78,23 @@ def test_every_library_of_every_program_is_in_the_image(tmp_path: Path) -> None:
     wanted = {word for word in wanted if not word.endswith(":")}
     assert wanted
     assert all((image.root / path.lstrip("/")).exists() for path in wanted)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ubuntu",
+        "ubuntu:24.04",
+        "nvcr.io/nvidia/k8s/cuda-sample:vectoradd-cuda12.5.0",
+        "localhost:5000/a__b/c--d",
+        f"busybox@sha256:{'0' * 64}",
+    ],
+)
+def test_references_to_images_are_taken(tmp_path: Path, name: str) -> None:
+    assert ImageStore(tmp_path, programs=("sh",)).image(name).files
+
+
+@pytest.mark.parametrize("name", ["UPPER CASE::bad", "Ubuntu", "a//b", "a:b:c", "x@sha256:0"])
+def test_what_is_no_reference_to_an_image_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InvalidImageName, match="couldn't parse image name"):
+        ImageStore(tmp_path).image(name)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from nvdra_sim.cluster.kubelet.pod_status import (
+    START_ERROR,
     ContainerRecord,
     Running,
     Terminated,
@@ -107,3 +108,9 @@ def test_a_container_status_shows_state_last_state_and_restarts() -> None:
 def test_records_begin_with_the_init_containers() -> None:
     pod = {"spec": {"containers": [{"name": "c"}], "initContainers": [{"name": "i"}]}}
     assert [(record.name, record.init) for record in records_of(pod)] == [("i", True), ("c", False)]
+
+
+def test_a_pod_whose_command_was_never_started_was_never_running() -> None:
+    refused = Terminated(128, START_ERROR, NOW, NOW, "executable file not found")
+    assert current_phase([a_record(refused)]) == "Pending"
+    assert current_phase([a_record(ended(1))]) == "Running"

@@ -420,3 +420,15 @@ async def test_a_status_that_cannot_be_written_is_written_later(
         await store_pod(api, a_container("true"))
         await wait_phase(api, "Succeeded")
     assert api.failures == 0
+
+
+async def test_the_last_words_of_a_crashing_container_stay_readable_while_it_starts_again(
+    kubelet: Kubelet, api: LocalApi
+) -> None:
+    await store_pod(api, a_container("echo boom; exit 1"), restartPolicy="Always")
+    async with asyncio.timeout(20):
+        while not kubelet.logs(NAMESPACE, "pod", "c"):
+            await asyncio.sleep(0.005)
+        while restarts(await api.get(PODS, "pod", namespace=NAMESPACE)) < 3:
+            assert kubelet.logs(NAMESPACE, "pod", "c") == "boom\n"
+            await asyncio.sleep(0.005)

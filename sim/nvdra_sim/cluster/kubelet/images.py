@@ -48,8 +48,20 @@ _TEXTS = {
 _LIBRARY = re.compile(r"(?:=>\s+|^\s+)(/\S+)\s+\(0x", re.MULTILINE)
 
 
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*"
+_REFERENCE = re.compile(
+    rf"(?:[A-Za-z0-9][A-Za-z0-9.-]*(?::[0-9]+)?/)?{_COMPONENT}(?:/{_COMPONENT})*"
+    r"(?::\w[\w.-]{0,127})?(?:@[A-Za-z][A-Za-z0-9.+_-]*:[0-9a-fA-F]{32,})?",
+    re.ASCII,
+)
+
+
 class ImageError(Exception):
     """The stand-in image cannot be built on this machine."""
+
+
+class InvalidImageName(ImageError):
+    """What the Pod names is no reference to an image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +101,8 @@ class ImageStore:
         """
         if not name:
             raise ImageError("the container names no image; set spec.containers[].image")
+        if not _REFERENCE.fullmatch(name):
+            raise InvalidImageName(f"couldn't parse image name {name!r}: invalid reference format")
         with self._lock:
             if self._image is None:
                 self._image = self._open_or_explain()

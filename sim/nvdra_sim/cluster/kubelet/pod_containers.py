@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from nvdra_kube.backoff import Backoff
 from nvdra_sim.cluster.kubelet.cdi_spec import CdiError
 from nvdra_sim.cluster.kubelet.container import ContainerSpec, StartError
-from nvdra_sim.cluster.kubelet.images import ImageError
+from nvdra_sim.cluster.kubelet.images import ImageError, InvalidImageName
 from nvdra_sim.cluster.kubelet.pod_spec import (
     ContainerConfigError,
     command,
@@ -91,6 +91,8 @@ class ContainerStarter:
             )
         except ContainerConfigError as exc:
             raise NotStarted("CreateContainerConfigError", str(exc)) from exc
+        except InvalidImageName as exc:
+            raise NotStarted("InvalidImageName", str(exc)) from exc
         except ImageError as exc:
             raise NotStarted("ErrImagePull", str(exc)) from exc
         except CdiError as exc:
