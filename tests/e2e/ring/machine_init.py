@@ -77,6 +77,7 @@ def lay_out(root: Path, disk: Path) -> None:
     _lay_var(root / "var", disk / "var")
     for name in ("etc", "opt"):
         _lay_over(Path("/", name), root / name, disk / name)
+    _show_sources(root)
 
 
 def _show(entry: Path, target: Path) -> None:
@@ -85,6 +86,15 @@ def _show(entry: Path, target: Path) -> None:
     elif entry.is_dir():
         target.mkdir()
         bind(entry, target, read_only=entry.name == "usr")
+
+
+def _show_sources(root: Path) -> None:
+    """The source tree and its Python stay where they are, even below a folder made anew here."""
+    for folder in (Path(__file__).resolve().parents[3], Path(sys.executable).parents[1]):
+        if folder.parts[1] in ("run", "tmp", "var"):
+            target = root / folder.relative_to("/")
+            target.mkdir(parents=True, exist_ok=True)
+            bind(folder, target)
 
 
 def _lay_dev(dev: Path) -> None:
