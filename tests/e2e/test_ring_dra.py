@@ -63,8 +63,6 @@ def agents(cluster: RealCluster) -> Iterator[list[Daemon]]:
     kubectl = cluster.kubectl
     kubectl.apply(_CLASS)
     started = [_an_agent(node) for node in cluster.nodes]
-    for agent in started:
-        agent.start()
 
     def published() -> bool:
         for agent in started:
@@ -72,12 +70,17 @@ def agents(cluster: RealCluster) -> Iterator[list[Daemon]]:
         told = {seen["spec"]["nodeName"] for seen in _slices(kubectl)}
         return told == {node.name for node in cluster.nodes}
 
-    eventually(published, until="every node has published its GPUs")
-    yield started
-    for agent in started:
-        agent.stop()
-    kubectl("delete", "resourceslices", "--all")
-    kubectl.delete(_CLASS)
+    try:
+        for agent in started:
+            agent.start()
+        eventually(published, until="every node has published its GPUs")
+        yield started
+    finally:
+        # Also where an agent did not come up: the tests after these install the same driver.
+        for agent in started:
+            agent.stop()
+        kubectl("delete", "resourceslices", "--all")
+        kubectl.delete(_CLASS)
 
 
 def _gpu_names(said: str) -> list[str]:
