@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import json
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-from nvdra_kube.errors import NotFound, ServerError
+from nvdra_kube.errors import Conflict, NotFound, ServerError
 from nvdra_kube.resources import EVENTS, NODES, PODS, RESOURCE_SLICES
 from nvdra_sim.cluster.apiserver import ClusterStore, LocalApi
 from nvdra_sim.cluster.kubelet import ImageStore, Kubelet, KubeletTimes
@@ -432,3 +432,36 @@ async def test_the_last_words_of_a_crashing_container_stay_readable_while_it_sta
         while restarts(await api.get(PODS, "pod", namespace=NAMESPACE)) < 3:
             assert kubelet.logs(NAMESPACE, "pod", "c") == "boom\n"
             await asyncio.sleep(0.005)
+
+
+async def test_a_conflict_is_no_proof_that_another_pod_has_the_name(
+    images: ImageStore, tmp_path: Path
+) -> None:
+    class Colliding(LocalApi):
+        """The first write of each phase of a Pod fails, and the first removal."""
+
+        failed: ClassVar[set[str]] = set()
+
+        async def patch(self, *args: Any, **kwargs: Any) -> Body:
+            if args[0] is PODS:
+                self._collide(args[2]["status"]["phase"])
+            return await super().patch(*args, **kwargs)
+
+        async def delete(self, *args: Any, **kwargs: Any) -> None:
+            self._collide("removed")
+            await super().delete(*args, **kwargs)
+
+        def _collide(self, what: str) -> None:
+            if what not in self.failed:
+                self.failed.add(what)
+                raise Conflict("try again", status=409)
+
+    store = ClusterStore()
+    people = LocalApi(store)
+    kubelet = Kubelet(Colliding(store), node="n1", root=tmp_path, images=images, times=TIMES)
+    async with running(kubelet):
+        await store_pod(people, a_container(SLEEP))
+        await wait_log(kubelet, "ready\n")
+        await people.delete(PODS, "pod", namespace=NAMESPACE)
+        await wait_gone(people)
+    assert {"Succeeded", "removed"} <= Colliding.failed

@@ -201,13 +201,25 @@ class PodWorker:
                 uid=meta["uid"],
                 grace_period_s=0,
             )
-        except (NotFound, Conflict):
-            # Gone, or another Pod has the name by now.
+        except NotFound:
             return True
+        except Conflict:
+            return await self._is_replaced()
         except ApiError as exc:
             log.warning("pod not removed", pod=meta["name"], cause=exc.message)
             return False
         return True
+
+    async def _is_replaced(self) -> bool:
+        """After a conflict: whether another Pod has the name by now. It may be a mere collision."""
+        meta = self._pod["metadata"]
+        try:
+            now = await self._services.api.get(PODS, meta["name"], namespace=meta["namespace"])
+        except NotFound:
+            return True
+        except ApiError:
+            return False
+        return bool(now["metadata"]["uid"] != meta["uid"])
 
     def _grace_s(self) -> float:
         meta, spec = self._pod["metadata"], self._pod["spec"]
@@ -246,8 +258,10 @@ class PodWorker:
             await self._services.api.patch(
                 PODS, meta["name"], patch, namespace=meta["namespace"], subresource="status"
             )
-        except (NotFound, Conflict):
+        except NotFound:
             return True
+        except Conflict:
+            return await self._is_replaced()
         except ApiError as exc:
             log.warning(
                 "pod status not written",
