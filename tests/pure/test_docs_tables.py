@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import tomllib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -31,7 +29,6 @@ if TYPE_CHECKING:
 
 NODE_AGENT = ROOT / "nodeagent" / "nvdra_nodeagent"
 LAYOUT = ROOT / "manifests" / "simulator" / "mig-layout.yaml"
-ERRORS = {"Permanent": "permanent", "Retryable": "retried", "NodeFault": "node"}
 
 
 # Profiles and lists of the simulator
@@ -152,83 +149,6 @@ def test_the_attributes_of_devices_are_those_published(
     assert {n for n in code(written["capacity"]) if n != "memorySlice2"} == (
         set(device.capacity) - slices
     )
-
-
-# Reasons of errors
-
-
-@dataclass(frozen=True)
-class Raised:
-    """A reason in the code: the class that carries it, and where."""
-
-    reason: str
-    error: str
-    place: str
-
-
-def reasons() -> Iterator[Raised]:
-    for path in sorted(NODE_AGENT.rglob("*.py")):
-        if "proto" not in path.parts:
-            yield from _reasons_in(path)
-
-
-def _reasons_in(path: Path) -> Iterator[Raised]:
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ClassDef):
-            yield from _reasons_of_class(node, path)
-        if not isinstance(node, ast.Call):
-            continue
-        name = node.func.id if isinstance(node.func, ast.Name) else ""
-        if name in (*ERRORS, "AgentError", "_asked") and node.args:
-            error = "NodeFault" if name == "_asked" else name
-            for reason in _texts(node.args[0]):
-                yield Raised(reason, error, f"{path.name}:{node.lineno}")
-        for keyword in node.keywords:
-            if keyword.arg == "reason" and (given := _texts(keyword.value)) and given[0].isalpha():
-                yield Raised(given[0], "Retryable", f"{path.name}:{node.lineno}")
-
-
-def _reasons_of_class(node: ast.ClassDef, path: Path) -> Iterator[Raised]:
-    """`super().__init__("Reason", ...)` in a class of its own."""
-    for call in ast.walk(node):
-        if (
-            isinstance(call, ast.Call)
-            and isinstance(call.func, ast.Attribute)
-            and call.func.attr == "__init__"
-            and path.name == "errors.py"
-            and path.parent.name == "slices"
-        ):
-            for reason in _texts(call.args[0]):
-                yield Raised(reason, node.name, f"{path.name}:{call.lineno}")
-
-
-def _texts(node: ast.expr) -> list[str]:
-    """The constants that an expression can be."""
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return [node.value]
-    if isinstance(node, ast.IfExp):
-        return [*_texts(node.body), *_texts(node.orelse)]
-    return []
-
-
-def written_reasons() -> dict[str, str]:
-    rows = rows_under("node-agent.md", "Errors of claims")
-    others = rows_under("node-agent.md", "Errors of the program")
-    return {code(row["reason"])[0]: row["kind"] for row in (*rows, *others)}
-
-
-def test_every_reason_in_the_code_is_explained_and_every_explained_one_is_in_the_code() -> None:
-    assert {raised.reason for raised in reasons()} == set(written_reasons())
-
-
-def test_a_reason_is_said_to_be_retried_as_the_code_does() -> None:
-    kinds = {
-        code(row["reason"])[0]: row["kind"]
-        for row in rows_under("node-agent.md", "Errors of claims")
-    }
-    for raised in reasons():
-        if raised.reason in kinds:
-            assert kinds[raised.reason] == ERRORS[raised.error], raised
 
 
 # Fields of opaque configs

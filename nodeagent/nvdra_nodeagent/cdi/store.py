@@ -30,7 +30,7 @@ class CdiStore:
     """Files below `root`, which may be missing until the first write. Calls block.
 
     All raise `Retryable` (`StorageUnwritable`, `DiskFull`) with the path when the disk refuses,
-    and `Permanent` (`ClaimUidInvalid`) for a UID that cannot be part of a file name.
+    and `Permanent` (`InvalidUid`) for a UID that cannot be part of a file name.
     """
 
     def __init__(self, root: Path, *, kind: str = GPU_CLAIM_KIND) -> None:
@@ -40,7 +40,7 @@ class CdiStore:
     def path(self, claim_uid: str) -> Path:
         """Where the claim's file is or would be."""
         if not is_claim_uid(claim_uid):
-            raise Permanent("ClaimUidInvalid", f"{claim_uid!r} is not the UID of a claim")
+            raise Permanent("InvalidUid", f"{claim_uid!r} is not the UID of a claim")
         return self._root / f"{self._prefix}{claim_uid}{_SUFFIX}"
 
     def write(self, claim_uid: str, spec: CdiSpec) -> None:

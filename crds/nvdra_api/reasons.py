@@ -1,0 +1,369 @@
+"""Every reason that the driver gives for something: one entry each, for pages and programs.
+
+A reason is what stands in brackets at the end of an error, and what Events, conditions of devices,
+metrics and logs carry. Errors are raised by name where they happen; a test compares both sides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Kind(StrEnum):
+    """What the agent does about it."""
+
+    PERMANENT = "permanent"
+    """The same call can never succeed: answered at once."""
+    RETRIED = "retried"
+    """May pass: tried again within the kubelet's call, then answered with the last cause."""
+    NODE = "node"
+    """Somebody has to put the node right: tried again briefly, so that the cause is seen."""
+    SLICES = "slices"
+    """Publishing devices; tried again for ever, claims go on."""
+    START = "start"
+    """The program ends with it."""
+    NOTICE = "notice"
+    """An Event that reports, not an error."""
+
+
+class Actor(StrEnum):
+    """Who can do something about it."""
+
+    USER = "whoever wrote the pod or the claim"
+    NOBODY = "nobody: wait"
+    NODE = "whoever runs the node"
+    CLUSTER = "whoever runs the cluster"
+    PROJECT = "the authors of the driver"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """`meaning` says what is the case, `next_step` what the actor does; both plain sentences."""
+
+    name: str
+    kind: Kind
+    actor: Actor
+    meaning: str
+    next_step: str
+
+
+_PERMANENT: Final = (
+    Reason(
+        "InvalidConfig",
+        Kind.PERMANENT,
+        Actor.USER,
+        "A configuration for the driver, in the claim or its DeviceClass, is wrong: an unknown "
+        "field, a bad value, or a kind that does not exist.",
+        "Correct what the message names (it gives the place), then delete the pod and its claim: "
+        "a claim's configuration cannot be changed.",
+    ),
+    Reason(
+        "ConfigMismatch",
+        Kind.PERMANENT,
+        Actor.USER,
+        "A configuration names a request whose device is of another type, e.g. a GpuConfig for a "
+        "MIG device.",
+        "Use the kind that the message names, or name other requests.",
+    ),
+    Reason(
+        "SharingUnsupported",
+        Kind.PERMANENT,
+        Actor.USER,
+        "The configuration asks for a way of sharing that cannot be had on this device.",
+        "Remove `sharing`; containers may share a claim without it.",
+    ),
+    Reason(
+        "NotAllocated",
+        Kind.PERMANENT,
+        Actor.USER,
+        "The claim has no device of this driver.",
+        "Usually the scheduler is not done yet, and the pod starts by itself. A pod with "
+        "`nodeName` was never scheduled: remove `nodeName`.",
+    ),
+    Reason(
+        "WrongNode",
+        Kind.PERMANENT,
+        Actor.USER,
+        "The claim's devices are on another node than the pod.",
+        "Delete the pod and let the scheduler choose the node.",
+    ),
+    Reason(
+        "ClaimNotFound",
+        Kind.PERMANENT,
+        Actor.USER,
+        "The claim that the pod names does not exist any more.",
+        "Delete the pod if it does not go by itself; create the claim first if it is your own.",
+    ),
+    Reason(
+        "ClaimReplaced",
+        Kind.PERMANENT,
+        Actor.USER,
+        "The claim was deleted, and another one has its name now.",
+        "Delete the pod; it was made for the earlier claim.",
+    ),
+    Reason(
+        "MalformedClaim",
+        Kind.PERMANENT,
+        Actor.CLUSTER,
+        "The status of the claim is not understood.",
+        "Compare the object with resource.k8s.io/v1; is the cluster newer than the driver?",
+    ),
+    Reason(
+        "ApiRefused",
+        Kind.PERMANENT,
+        Actor.CLUSTER,
+        "The API server found the driver's question for the claim wrong.",
+        "Compare the versions of cluster and driver.",
+    ),
+    Reason(
+        "DeviceConflict",
+        Kind.PERMANENT,
+        Actor.CLUSTER,
+        "Two devices of one claim are on the same silicon.",
+        "The scheduler's view of the node is wrong: look at the node's ResourceSlices, and for a "
+        "second driver with the same name.",
+    ),
+    Reason(
+        "RecordTooNew",
+        Kind.PERMANENT,
+        Actor.NODE,
+        "A later version of the driver prepared the claim; this version cannot undo that.",
+        "Install the later version again, at least until the pods of the claim have ended.",
+    ),
+    Reason(
+        "InvalidUid",
+        Kind.PERMANENT,
+        Actor.PROJECT,
+        "The kubelet named a claim by something that is no UID.",
+        "Report it, with the versions of the cluster.",
+    ),
+    Reason(
+        "CdiSpecInvalid",
+        Kind.PERMANENT,
+        Actor.PROJECT,
+        "The names in the claim cannot be expressed in CDI.",
+        "Report it, with the text of the error.",
+    ),
+)
+
+_RETRIED: Final = (
+    Reason(
+        "DeviceNotFound",
+        Kind.RETRIED,
+        Actor.NODE,
+        "The allocated device is not on the node any more.",
+        "Look at the GPU: `nvidia-smi -L` on the node. Delete the pod to have it scheduled anew.",
+    ),
+    Reason(
+        "DeviceChanged",
+        Kind.RETRIED,
+        Actor.NODE,
+        "The device's name stands for other hardware than when the claim was prepared.",
+        "Delete the pod to have it scheduled anew.",
+    ),
+    Reason(
+        "DeviceInUse",
+        Kind.RETRIED,
+        Actor.NOBODY,
+        "Another claim still holds that GPU or a part of it; the message names the claim.",
+        "It becomes free when the pods of that claim have ended. Are they stuck in Terminating?",
+    ),
+    Reason(
+        "DeviceFenced",
+        Kind.RETRIED,
+        Actor.NODE,
+        "The record of another claim was lost or damaged, and that claim may hold the device.",
+        "Delete the pods of the claim that the message names; its devices are free afterwards.",
+    ),
+    Reason(
+        "ClaimBusy",
+        Kind.RETRIED,
+        Actor.NOBODY,
+        "Earlier work on the same claim has not ended yet.",
+        "Wait; if it stays, the agent's log says what it is doing.",
+    ),
+    Reason(
+        "GpuBusy",
+        Kind.RETRIED,
+        Actor.NOBODY,
+        "Work of another claim on the same GPU has not ended yet.",
+        "Wait; if it stays, look at the GPU: does `nvidia-smi` answer?",
+    ),
+    Reason(
+        "Overtaken",
+        Kind.RETRIED,
+        Actor.NOBODY,
+        "The claim was given back while it was being prepared.",
+        "Nothing: the pod is gone.",
+    ),
+    Reason(
+        "ApiUnavailable",
+        Kind.RETRIED,
+        Actor.CLUSTER,
+        "The API server gave the driver no usable answer.",
+        "Look at the API server, and at the network between it and the node.",
+    ),
+    Reason(
+        "ApiThrottled",
+        Kind.RETRIED,
+        Actor.NOBODY,
+        "The API server asks for patience.",
+        "Wait; if it stays, look at the API server's load.",
+    ),
+    Reason(
+        "ApiForbidden",
+        Kind.RETRIED,
+        Actor.CLUSTER,
+        "The driver's account may not read claims.",
+        "Grant it `get` on resourceclaims, as the chart does.",
+    ),
+    Reason(
+        "InternalError",
+        Kind.RETRIED,
+        Actor.PROJECT,
+        "A defect of the driver.",
+        "Report it, with the traceback in the agent's log.",
+    ),
+)
+
+_NODE: Final = (
+    Reason(
+        "DriverMissing",
+        Kind.NODE,
+        Actor.NODE,
+        "A file of the NVIDIA driver was not found, or the driver does not answer.",
+        "Install the driver, or set `nvidiaDriverRoot` to where it is; does `nvidia-smi` answer on "
+        "the node?",
+    ),
+    Reason(
+        "CdiHookMissing",
+        Kind.NODE,
+        Actor.NODE,
+        "`nvidia-cdi-hook` is not there or cannot be run.",
+        "Put it there, or set `nvidiaCDIHookPath`.",
+    ),
+    Reason(
+        "DeviceNodeMissing",
+        Kind.NODE,
+        Actor.NODE,
+        "A device node of the GPU is not under `/dev`.",
+        "Load the kernel modules; running `nvidia-smi` on the node makes the device nodes.",
+    ),
+    Reason(
+        "CdiIncomplete",
+        Kind.NODE,
+        Actor.NODE,
+        "The hardware did not answer while the claim was described for containers.",
+        "Look at the GPU that the message names, and at the kernel's log.",
+    ),
+    Reason(
+        "DiskFull",
+        Kind.NODE,
+        Actor.NODE,
+        "There is no space, or no quota, for the driver's files.",
+        "Free space where the message says.",
+    ),
+    Reason(
+        "StorageUnwritable",
+        Kind.NODE,
+        Actor.NODE,
+        "A file of the driver cannot be written, read or removed.",
+        "Look at the path that the message names: owner, mode, read-only file system.",
+    ),
+    Reason(
+        "StorageUnreadable",
+        Kind.NODE,
+        Actor.NODE,
+        "The directory of the driver's records cannot be listed.",
+        "Look at the directory and its disk.",
+    ),
+    Reason(
+        "LockFailed",
+        Kind.NODE,
+        Actor.NODE,
+        "The driver's lock file cannot be used.",
+        "The kubelet's plugin directory has to be on a local file system.",
+    ),
+)
+
+_SLICES: Final = (
+    Reason(
+        "ResourceSlicePublishFailed",
+        Kind.SLICES,
+        Actor.CLUSTER,
+        "The API server refused a ResourceSlice or did not answer; what was published before "
+        "stands.",
+        "Look at the API server and at the account's rights; the write is repeated.",
+    ),
+    Reason(
+        "ResourceSlicesNotServed",
+        Kind.SLICES,
+        Actor.CLUSTER,
+        "The API server serves no version of resource.k8s.io that the driver knows.",
+        "Enable Dynamic Resource Allocation in the cluster.",
+    ),
+    Reason(
+        "ResourceSlicesRefused",
+        Kind.SLICES,
+        Actor.CLUSTER,
+        "The API server finds the slices invalid.",
+        "Switch the feature gate off here, or on in the cluster.",
+    ),
+    Reason(
+        "ResourceSliceFieldsDropped",
+        Kind.SLICES,
+        Actor.CLUSTER,
+        "The API server stored less than it was sent.",
+        "Enable the feature gate of the cluster that the message names.",
+    ),
+)
+
+_START: Final = (
+    Reason(
+        "DirectoryUnusable",
+        Kind.START,
+        Actor.NODE,
+        "The plugin or CDI directory cannot be made.",
+        "Look at its parent and its owner.",
+    ),
+    Reason(
+        "SocketUnusable",
+        Kind.START,
+        Actor.NODE,
+        "A socket cannot be had at its path.",
+        "Move away what is there; look at the directory.",
+    ),
+    Reason(
+        "SocketPathTooLong",
+        Kind.START,
+        Actor.NODE,
+        "The path of a socket is longer than 107 bytes.",
+        "Choose shorter directories.",
+    ),
+    Reason(
+        "HealthPortUnusable",
+        Kind.START,
+        Actor.NODE,
+        "The port of the liveness service is taken.",
+        "Give `--healthcheck-port` another one.",
+    ),
+    Reason(
+        "HttpEndpointUnusable",
+        Kind.START,
+        Actor.NODE,
+        "The address for metrics and health cannot be used.",
+        "Give `--http-endpoint` a free HOST:PORT.",
+    ),
+)
+
+_NOTICES: Final[tuple[Reason, ...]] = ()
+
+CATALOGUE: Final = (*_PERMANENT, *_RETRIED, *_NODE, *_SLICES, *_START, *_NOTICES)
+
+REASONS: Final[Mapping[str, Reason]] = {reason.name: reason for reason in CATALOGUE}
+"""Every reason by its name."""
