@@ -93,6 +93,14 @@ def test_overrides_change_names_and_selectors() -> None:
     assert selected["spec"]["template"]["metadata"]["labels"]["x"] == "y"
 
 
+def test_an_overridden_selector_may_be_a_label_that_pods_have_anyway() -> None:
+    override = {"app.kubernetes.io/name": "gpus"}
+    # A key that is rendered twice is an error there.
+    spec = the(rendered({"selectorLabelsOverride": override}), "DaemonSet")["spec"]
+    assert spec["selector"]["matchLabels"] == override
+    assert spec["template"]["metadata"]["labels"].items() >= override.items()
+
+
 def test_every_object_in_a_namespace_is_in_the_overridden_one() -> None:
     for manifest in rendered({"namespaceOverride": "elsewhere"}):
         assert manifest["metadata"].get("namespace") in (None, "elsewhere")
@@ -123,8 +131,8 @@ def test_older_apis_get_no_extended_resource(version: str) -> None:
 def test_rights_are_what_the_programs_call_and_no_more() -> None:
     rules = the(rendered(), "ClusterRole")["rules"]
     assert {(r["apiGroups"][0], r["resources"][0]): " ".join(r["verbs"]) for r in rules} == {
-        ("resource.k8s.io", "resourceclaims"): "get list watch",
-        ("resource.k8s.io", "resourceslices"): "get list watch create update patch delete",
+        ("resource.k8s.io", "resourceclaims"): "get list",
+        ("resource.k8s.io", "resourceslices"): "get list watch create update delete",
         ("", "nodes"): "get",
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -160,6 +161,7 @@ def test_settings_of_the_init_container_are_used() -> None:
         ("/", "/", None),
         ("/run/nvidia/driver", "/run/nvidia", "HostToContainer"),
         ("/opt", "/", "HostToContainer"),
+        ("/home/kubernetes/bin/nvidia/", "/home/kubernetes/bin", "HostToContainer"),
     ],
 )
 def test_the_wait_sees_the_driver_root_come(
@@ -172,7 +174,7 @@ def test_the_wait_sees_the_driver_root_come(
     assert volume["hostPath"]["path"] == parent
     assert mount.get("mountPropagation") == propagation
     check = check_from(env_of(container))
-    assert str(check.here) == f"{mount['mountPath']}/{root.rpartition('/')[2]}".rstrip("/")
+    assert check.here == Path(mount["mountPath"], *Path(root).parts[1:][-1:])
 
 
 def test_the_image_follows_the_version_unless_named() -> None:

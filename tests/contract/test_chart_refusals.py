@@ -43,6 +43,13 @@ WEBHOOK = {"enabled": True}
             {"resources": {"computeDomains": {"imex": {"mode": "hostManaged"}}}},
             "requires featureGates.HostManagedIMEXDaemon=true",
         ),
+        (
+            {
+                "resources": {"computeDomains": {"imex": {"mode": "hostManaged"}}},
+                "featureGates": {"HostManagedIMEXDaemon": "false"},
+            },
+            "requires featureGates.HostManagedIMEXDaemon=true",
+        ),
         ({"resources": {"computeDomains": {"imex": {"mode": "x"}}}}, 'imex.mode "x"'),
         ({"resources": {"computeDomains": {"imex": {"isolation": "channel"}}}}, "not supported"),
         ({"resources": {"computeDomains": {"imex": {"isolation": "x"}}}}, 'imex.isolation "x"'),

@@ -12,6 +12,7 @@ import subprocess
 import tarfile
 import tempfile
 import zipfile
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -100,7 +101,17 @@ def rendered(
         (release, str(CHART), "--namespace", namespace, *arguments),
         json.dumps({**given, **(values or {})}),
     )
-    return [document for document in yaml.safe_load_all(text) if document]
+    return [document for document in yaml.load_all(text, _NoKeyTwice) if document]
+
+
+class _NoKeyTwice(yaml.SafeLoader):
+    """Helm lets a key that is given twice pass; stricter readers of its output do not."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = Counter(key.value for key, _ in node.value)
+        if twice := [key for key, count in keys.items() if count > 1]:
+            raise HelmFailed(f"rendered twice in one mapping: {twice} at {node.start_mark}")
+        return super().construct_mapping(node, deep=deep)
 
 
 @functools.cache

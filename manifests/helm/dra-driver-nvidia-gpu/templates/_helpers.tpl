@@ -20,7 +20,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{ include "dra-driver-nvidia-gpu.podLabels" . }}
 {{- end }}
 
-{{/* Labels of every pod, beside its selector labels. */}}
+{{/* Labels of every pod and object. */}}
 {{- define "dra-driver-nvidia-gpu.podLabels" -}}
 app.kubernetes.io/name: {{ include "dra-driver-nvidia-gpu.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -34,6 +34,13 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- else -}}
 {{ include "dra-driver-nvidia-gpu.name" $root }}-component: {{ index . 1 }}
 {{- end -}}
+{{- end }}
+
+{{/* Labels of a workload's pods: (list . "component"). An override may name labels that all pods have. */}}
+{{- define "dra-driver-nvidia-gpu.labelsOfPods" -}}
+{{- $all := include "dra-driver-nvidia-gpu.podLabels" (index . 0) | fromYaml -}}
+{{- $own := include "dra-driver-nvidia-gpu.selectorLabels" . | fromYaml -}}
+{{- mergeOverwrite $all $own | toYaml -}}
 {{- end }}
 
 {{- define "dra-driver-nvidia-gpu.image" -}}

@@ -1,7 +1,8 @@
 {{/* Pieces of the kubelet plugin's pod. */}}
 
+{{/* Without a slash at its end: its parent and its name are looked for separately. */}}
 {{- define "dra-driver-nvidia-gpu.plugin.driverRoot" -}}
-{{- .Values.nvidiaDriverRoot | default "/" -}}
+{{- .Values.nvidiaDriverRoot | default "/" | clean -}}
 {{- end }}
 
 {{- define "dra-driver-nvidia-gpu.plugin.registryDir" -}}

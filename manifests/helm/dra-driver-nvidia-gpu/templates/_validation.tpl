@@ -19,7 +19,7 @@
 {{- if not (has $mode (list "driverManaged" "hostManaged")) -}}
 {{- fail (printf "unknown resources.computeDomains.imex.mode %q: use driverManaged or hostManaged" $mode) -}}
 {{- end -}}
-{{- if and (eq $mode "hostManaged") (not (.Values.featureGates).HostManagedIMEXDaemon) -}}
+{{- if and (eq $mode "hostManaged") (ne ((.Values.featureGates).HostManagedIMEXDaemon | toString) "true") -}}
 {{- fail "resources.computeDomains.imex.mode=hostManaged requires featureGates.HostManagedIMEXDaemon=true" -}}
 {{- end -}}
 {{- if eq $isolation "channel" -}}
