@@ -13,43 +13,13 @@ from nvdra_kube.api import Resource
 from nvdra_kube.resources import NAMESPACES
 from nvdra_sim.cluster.apiserver import ClusterStore, LocalApi
 from nvdra_sim.cluster.apiserver.catalog import BUILT_IN
+from nvdra_testing.chart_values import MATRIX
 from nvdra_testing.helm import CHART, NAMESPACE, Manifest, of_kind, rendered, run_helm, the
 
 REPOSITORY = CHART.parents[2]
 CLASSES = REPOSITORY / "sim/nvdra_sim/cluster/install/deviceclasses.yaml"
 ACCOUNT = "dra-driver-nvidia-gpu-service-account-kubeletplugin"
 
-MATRIX: dict[str, dict[str, Any]] = {
-    "defaults": {},
-    "simulated": {"simulation": {"enabled": True}},
-    "simulated MIG": {
-        "simulation": {
-            "enabled": True,
-            "migLayout": "a",
-            "migLayouts": {"version": "v1", "mig-configs": {"a": []}},
-        }
-    },
-    "operator's driver": {"nvidiaDriverRoot": "/run/nvidia/driver", "altProcDevices": "/x/devices"},
-    "own hook": {"nvidiaCDIHookPath": "/usr/bin/nvidia-ctk"},
-    "no probes": {"kubeletPlugin": {"containers": {"gpus": {"healthcheckPort": 0}}}},
-    "no metrics": {"kubeletPlugin": {"metrics": {"enabled": False}}},
-    "no endpoint": {"kubeletPlugin": {"metrics": None}},
-    "masked": {"maskNvidiaDriverParams": True},
-    "gates": {"featureGates": {"TimeSlicingSettings": True, "DynamicMIG": False}},
-    "old cluster": {"resourceApiVersion": "resource.k8s.io/v1beta1"},
-    "network policy": {"kubeletPlugin": {"networkPolicy": {"enabled": True}}},
-    "own account": {"serviceAccount": {"create": False, "name": "mine"}},
-    "pull secret": {"imagePullSecrets": [{"name": "s"}], "image": {"repository": "r", "tag": "t"}},
-    "own pod": {
-        "kubeletPlugin": {
-            "podAnnotations": {"a": "b"},
-            "podSecurityContext": {"seLinuxOptions": {"type": "spc_t"}},
-            "nodeSelector": {"gpu": "yes"},
-            "priorityClassName": "",
-            "containers": {"gpus": {"resources": {"limits": {"memory": "200Mi"}}}},
-        }
-    },
-}
 matrix = pytest.mark.parametrize("values", MATRIX.values(), ids=MATRIX)
 
 
