@@ -7,13 +7,17 @@ import stat
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from nvdra_kube.errors import ApiError
 from nvdra_kube.resources import NODES
 from nvdra_sim.cluster.apiserver import ClusterStore, LocalApi
+from nvdra_sim.hardware import SimulatedHardware
 from nvdra_sim.hardware.errors import SimulationError, UnknownProfile
-from nvdra_sim.node import DeviceFiles, LabelNames, Wish, furnish, wish_for
+from nvdra_sim.hardware.profile import Majors
+from nvdra_sim.node import DeviceFiles, LabelNames, Wish, free_majors, furnish, wish_for
 from nvdra_sim.node.program import Settings, furnished_node
 from nvdra_testing.kube_server import a_node
 
@@ -24,7 +28,7 @@ mig-configs:
   cut: [{devices: [0], mig-enabled: true, mig-devices: {"3g.40gb": 2}}]
   other: [{devices: all, mig-enabled: false}]
 """
-NO_DRIVER = "Character devices:\n  1 mem\n195 other\n\nBlock devices:\n  8 sd\n"
+NO_DRIVER = "Character devices:\n  1 mem\n180 usb\n\nBlock devices:\n121 sd\n"
 
 
 def settings(directory: Path, **environ: str) -> Settings:
@@ -170,16 +174,62 @@ def test_what_is_there_is_left_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["nvidia-frontend", "nvidia"])
 def test_nothing_is_simulated_over_a_real_driver(tmp_path: Path, name: str) -> None:
-    host = Host(tmp_path, devices=NO_DRIVER.replace("195 other", f"195 {name}"))
+    host = Host(tmp_path, devices=NO_DRIVER.replace("180 usb", f"195 {name}"))
     with pytest.raises(SimulationError, match="real NVIDIA driver"):
-        host.files.check()
+        host.files.majors()
 
 
-def test_a_number_that_belongs_to_a_real_driver_is_told(tmp_path: Path) -> None:
-    host = Host(tmp_path, devices=NO_DRIVER.replace("195 other", "236 mei"))
-    with capture_logs() as logs:
-        host.files.check()
-    assert [(entry["major"], entry["driver"]) for entry in logs] == [(236, "mei")]
+def test_no_device_has_the_number_of_a_real_driver(tmp_path: Path) -> None:
+    drivers = "120 mei\n226 drm\n236 watchdog"
+    host = Host(tmp_path, devices=NO_DRIVER.replace("180 usb", drivers))
+    chosen = host.files.majors().by_driver()
+    assert chosen["nvidia"] == 195  # nobody else's
+    assert not {120, 226, 236} & set(chosen.values())
+    assert len(set(chosen.values())) == len(chosen)
+
+
+@given(taken=st.sets(st.integers(1, 254), max_size=200))
+def test_chosen_numbers_are_free_and_different_or_it_is_refused(taken: set[int]) -> None:
+    drivers = dict.fromkeys(taken, "other")
+    try:
+        chosen = list(free_majors(drivers).by_driver().values())
+    except SimulationError:
+        assert len(taken) > 7
+    else:
+        assert len(set(chosen)) == len(chosen)
+        assert not taken & set(chosen)
+
+
+def test_too_few_free_numbers_are_told_with_who_has_them() -> None:
+    taken = dict.fromkeys([*range(60, 64), *range(120, 127)], "mine")
+    with pytest.raises(SimulationError, match=r"120 mine, .*keep the simulation off this node"):
+        free_majors(taken)
+
+
+def test_containers_get_the_devices_under_the_chosen_numbers(tmp_path: Path) -> None:
+    layouts = tmp_path / "layouts.yaml"
+    layouts.write_text(LAYOUTS)
+    host = Host(tmp_path, devices=NO_DRIVER.replace("180 usb", "195 other\n237 mei"))
+    wish, majors = Wish("h100", tmp_path / "layouts.yaml#cut"), host.files.majors()
+    hardware = furnish(tmp_path / "d", wish, node="n", majors=majors).hardware
+    host.files.make(hardware)
+    seen = SimulatedHardware.attach(hardware.directory)  # as the agent does
+    nodes, (mig, _) = seen.machine.device_nodes, seen.mig_devices(0)
+    paths = ["/dev/nvidia1", "/dev/nvidia-uvm", "/dev/nvidiactl"]
+    found = [node for path in paths if (node := nodes.stat(path))]
+    found += nodes.mig_caps(0, mig.gi_id, mig.ci_id)
+    assert len(found) == 5
+    for node in found:
+        assert host.made[node.path.removeprefix("/dev/")] == (node.major, node.minor)
+        assert node.major not in (195, 237)
+    assert (card := nodes.stat("/dev/dri/card1"))
+    assert card.major == majors.drm != 226
+
+
+def test_other_numbers_make_another_machine(tmp_path: Path) -> None:
+    furnish(tmp_path / "d", Wish("t4"), node="n", majors=free_majors({}))
+    assert not furnish(tmp_path / "d", Wish("t4"), node="n", majors=free_majors({})).is_new
+    assert furnish(tmp_path / "d", Wish("t4"), node="n", majors=free_majors({120: "mei"})).is_new
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="device nodes are made by root only")
@@ -196,5 +246,7 @@ def test_real_device_nodes_come_and_go_with_the_hardware(tmp_path: Path) -> None
     assert stat.S_ISCHR(found.st_mode)
     assert (found.st_rdev, stat.S_IMODE(found.st_mode)) == (os.makedev(195, 7), 0o666)
     assert files.make(many) == 0
-    files.make(furnish(tmp_path / "d", Wish("t4"), node="n").hardware)
+    other = furnish(tmp_path / "d", Wish("t4"), node="n", majors=Majors(nvidia=121)).hardware
+    files.make(other)
     assert not (dev / "nvidia7").exists()
+    assert os.major((dev / "nvidia0").stat().st_rdev) == 121

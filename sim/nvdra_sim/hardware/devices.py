@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from nvdra_nodeagent.hardware.device_nodes import HostDeviceNodes
-from nvdra_nodeagent.hardware.pci import SysfsPci
+from nvdra_nodeagent.hardware.pci import SysfsPci, normalise_bus_id
 from nvdra_nodeagent.hardware.ports import DeviceNode
 from nvdra_sim.hardware import identity
 
@@ -21,13 +21,6 @@ if TYPE_CHECKING:
     from nvdra_sim.hardware.board import Board
     from nvdra_sim.hardware.profile import Profile
 
-CHARACTER_MAJORS: Final = {
-    "nvidia": 195,
-    "drm": 226,
-    "nvidia-caps-imex-channels": 234,
-    "nvidia-caps": 236,
-    "nvidia-uvm": 237,
-}
 CAPS_DIR: Final = "/dev/nvidia-caps"
 
 _ALL: Final = 0o666
@@ -53,8 +46,8 @@ def cap_path(minor: int) -> str:
 
 
 def _nodes(profile: Profile) -> Iterator[tuple[str, Numbers]]:
-    nvidia, drm = CHARACTER_MAJORS["nvidia"], CHARACTER_MAJORS["drm"]
-    uvm, caps = CHARACTER_MAJORS["nvidia-uvm"], CHARACTER_MAJORS["nvidia-caps"]
+    majors = profile.majors
+    nvidia, drm, uvm, caps = majors.nvidia, majors.drm, majors.nvidia_uvm, majors.nvidia_caps
     yield "/dev/nvidiactl", (nvidia, 255, _ALL, _ROOT_GID)
     yield "/dev/nvidia-modeset", (nvidia, 254, _ALL, _ROOT_GID)
     yield "/dev/nvidia-uvm", (uvm, 0, _ALL, _ROOT_GID)
@@ -75,6 +68,7 @@ class SimulatedDeviceNodes:
     def __init__(self, board: Board, *, driver_root: Path, procfs: Path) -> None:
         self._root = str(driver_root).rstrip("/")
         self._table = node_table(board.profile)
+        self._caps_major = board.profile.majors.nvidia_caps
         self._real = HostDeviceNodes(driver_root, host_dev_root=driver_root, procfs=procfs)
 
     def stat(self, path: str) -> DeviceNode | None:
@@ -95,7 +89,7 @@ class SimulatedDeviceNodes:
         minor = path.removeprefix(cap_path(0)[:-1])
         if minor == path or not minor.isdecimal():
             return None
-        return (CHARACTER_MAJORS["nvidia-caps"], int(minor), 0o444, _ROOT_GID)
+        return (self._caps_major, int(minor), 0o444, _ROOT_GID)
 
 
 class SimulatedPci:
@@ -119,3 +113,24 @@ class SimulatedPci:
 
     def _play_faults(self, call: str, bus_id: str) -> None:
         self._board.play_faults(call, gpu=self._board.index_of(bus_id))
+
+
+class SimulatedDriverModule:
+    """The kernel module as the state has it."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+
+    def load(self) -> str:
+        driver = self._board.state().driver
+        return str(driver.load) if driver.loaded else ""
+
+    def gpus(self) -> tuple[str, ...]:
+        state = self._board.state()
+        if not state.driver.loaded:
+            return ()
+        return tuple(
+            normalise_bus_id(slot.bus_id)
+            for slot, gpu in zip(self._board.profile.gpus, state.gpus, strict=True)
+            if not gpu.absent
+        )

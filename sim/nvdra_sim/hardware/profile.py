@@ -74,6 +74,21 @@ class MigTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return tuple(sorted(found, key=lambda profile: profile.index))
 
 
+class Majors(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
+    """Major numbers of the machine's character devices; by default what is usual on real ones."""
+
+    nvidia: Positive = 195
+    drm: Positive = 226
+    nvidia_caps_imex_channels: Positive = 234
+    nvidia_caps: Positive = 236
+    nvidia_uvm: Positive = 237
+
+    def by_driver(self) -> dict[str, int]:
+        """As `/proc/devices` names the drivers."""
+        found: dict[str, int] = msgspec.to_builtins(self)
+        return found
+
+
 class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One kind of node: all its GPUs are of the same product and listed in PCI order."""
 
@@ -92,6 +107,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cuda_version: Positive
     gpus: Annotated[tuple[GpuSlot, ...], msgspec.Meta(min_length=1)]
     mig: MigTable | None = None
+    majors: Majors = msgspec.field(default_factory=Majors)
 
     @property
     def memory_bytes(self) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from nvdra_nodeagent.hardware.pci import normalise_bus_id
 from nvdra_sim.hardware import identity, smi
-from nvdra_sim.hardware.devices import CHARACTER_MAJORS, drm_names, node_table
+from nvdra_sim.hardware.devices import drm_names, node_table
 from nvdra_sim.hardware.driver_files import BINARIES, CONFIG_FILES, LIBRARIES, PLAIN_LIBRARIES
 from nvdra_sim.hardware.errors import UnusableStateDir
 
@@ -23,6 +23,7 @@ DRIVER_ROOT = "driver-root"
 SYSFS = "sys"
 PROCFS = "proc"
 HOOK = "bin/nvidia-cdi-hook"
+PROC_VERSION = f"{PROCFS}/driver/nvidia/version"
 
 _NVIDIA_VENDOR = "0x10de"
 _3D_CONTROLLER = "0x030200"
@@ -52,8 +53,8 @@ class Tree:
             target.symlink_to(text)
 
     def clear(self, root: Path) -> None:
-        """Remove its files, and the directories that are empty then."""
-        for path in self.files:
+        """Remove its files and links, and the directories that are empty then."""
+        for path in (*self.links, *self.files):
             target = root / path
             target.unlink(missing_ok=True)
             with contextlib.suppress(OSError):
@@ -78,15 +79,43 @@ def _prepared(root: Path, path: str, made: set[Path]) -> Path:
 
 def machine_tree(profile: Profile, *, node: str) -> Tree:
     """Everything that does not change while the machine lives."""
-    tree = Tree()
-    _add_libraries(tree, profile)
-    _add_programs(tree, profile, node=node)
+    tree = driver_tree(profile, node=node)
+    tree.files[HOOK] = smi.cdi_hook()
+    tree.programs.add(HOOK)
+    # As on a distribution with a merged /usr.
+    tree.links[f"{DRIVER_ROOT}/lib"] = "usr/lib"
+    tree.links[f"{DRIVER_ROOT}/bin"] = "usr/bin"
     _add_devices(tree, profile)
     _add_proc(tree, profile)
     for position, gpu in enumerate(profile.gpus):
         _add_pci_function(tree, profile, gpu, position)
         _add_proc_gpu(tree, profile, gpu, position)
     return tree
+
+
+def driver_tree(profile: Profile, *, node: str) -> Tree:
+    """What an installation of the driver brings: libraries, settings, programs."""
+    tree = Tree()
+    _add_libraries(tree, profile)
+    _add_programs(tree, profile, node=node)
+    return tree
+
+
+def gpu_tree(profile: Profile, position: int) -> Tree:
+    """What comes and goes with one GPU: its device node and its places in sysfs and procfs."""
+    tree, gpu = Tree(), profile.gpus[position]
+    tree.files[f"{DRIVER_ROOT}/dev/nvidia{gpu.minor}"] = ""
+    _add_pci_function(tree, profile, gpu, position)
+    _add_proc_gpu(tree, profile, gpu, position)
+    return tree
+
+
+def version_text(profile: Profile) -> str:
+    """/proc/driver/nvidia/version."""
+    return (
+        f"NVRM version: NVIDIA UNIX Open Kernel Module for {profile.machine}  "
+        f"{profile.driver_version}  (simulated)\n"
+    )
 
 
 def mig_tree(gpu_minor: int, gi: int, ci: int) -> Tree:
@@ -118,9 +147,6 @@ def _add_libraries(tree: Tree, profile: Profile) -> None:
         tree.links[link] = f"{name.rpartition('/')[2]}.so.{version}"
     tree.links[f"{base}/libcuda.so"] = "libcuda.so.1"
     tree.links[f"{base}/gbm/nvidia-drm_gbm.so"] = "../libnvidia-allocator.so.1"
-    # As on a distribution with a merged /usr.
-    tree.links[f"{DRIVER_ROOT}/lib"] = "usr/lib"
-    tree.links[f"{DRIVER_ROOT}/bin"] = "usr/bin"
     for chip in ("ga10x", "tu10x"):
         tree.files[f"{DRIVER_ROOT}/usr/lib/firmware/nvidia/{version}/gsp_{chip}.bin"] = _PLACEHOLDER
     for path in CONFIG_FILES:
@@ -129,7 +155,6 @@ def _add_libraries(tree: Tree, profile: Profile) -> None:
 
 def _add_programs(tree: Tree, profile: Profile, *, node: str) -> None:
     scripts = {f"{DRIVER_ROOT}/usr/bin/nvidia-smi": smi.nvidia_smi(profile, node=node)}
-    scripts[HOOK] = smi.cdi_hook()
     for name in BINARIES:
         note = f"{name}: the driver is simulated; there is nothing to do"
         scripts[f"{DRIVER_ROOT}/usr/bin/{name}"] = f"#!/bin/sh\necho '{note}' >&2\nexit 1\n"
@@ -147,16 +172,17 @@ def _add_devices(tree: Tree, profile: Profile) -> None:
 
 
 def _add_proc(tree: Tree, profile: Profile) -> None:
-    nvidia = CHARACTER_MAJORS["nvidia"]
-    majors = [*CHARACTER_MAJORS.items(), ("nvidiactl", nvidia), ("nvidia-modeset", nvidia)]
+    nvidia = profile.majors.nvidia
+    majors = [
+        *profile.majors.by_driver().items(),
+        ("nvidiactl", nvidia),
+        ("nvidia-modeset", nvidia),
+    ]
     lines = [f"{major:3d} {name}" for name, major in sorted(majors, key=lambda each: each[1])]
     tree.files[f"{PROCFS}/devices"] = "\n".join(
         ["Character devices:", "  1 mem", *lines, "", "Block devices:", "259 blkext", ""]
     )
-    tree.files[f"{PROCFS}/driver/nvidia/version"] = (
-        f"NVRM version: NVIDIA UNIX Open Kernel Module for {profile.machine}  "
-        f"{profile.driver_version}  (simulated)\n"
-    )
+    tree.files[PROC_VERSION] = version_text(profile)
     if profile.mig is None:
         return
     capabilities = f"{PROCFS}/driver/nvidia/capabilities/mig"

@@ -5,7 +5,8 @@ node's labels, lays it out on the host and makes the device nodes that container
 """
 
 from nvdra_sim.node.device_files import DeviceFiles
+from nvdra_sim.node.free_majors import free_majors
 from nvdra_sim.node.furnishing import Furnished, furnish
 from nvdra_sim.node.wish import LabelNames, Wish, wish_for
 
-__all__ = ["DeviceFiles", "Furnished", "LabelNames", "Wish", "furnish", "wish_for"]
+__all__ = ["DeviceFiles", "Furnished", "LabelNames", "Wish", "free_majors", "furnish", "wish_for"]

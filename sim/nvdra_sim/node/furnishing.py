@@ -26,7 +26,7 @@ from nvdra_sim.hardware.tree import HOOK
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from nvdra_sim.hardware.profile import Profile
+    from nvdra_sim.hardware.profile import Majors, Profile
     from nvdra_sim.node.wish import Wish
 
 log = structlog.get_logger(__name__)
@@ -44,15 +44,25 @@ class Furnished:
     is_new: bool
 
 
-def furnish(directory: Path, wish: Wish, *, node: str, hook: Path | None = None) -> Furnished:
+def furnish(
+    directory: Path,
+    wish: Wish,
+    *,
+    node: str,
+    hook: Path | None = None,
+    majors: Majors | None = None,
+) -> Furnished:
     """Lay the wished machine out in `directory`.
 
     `hook`, where that program exists, takes the place of the stand-in that the simulator brings:
-    container runtimes of a real cluster really run it.
+    container runtimes of a real cluster really run it. `majors` are the numbers of its devices,
+    where others than the profile's are wanted.
 
     :raises SimulationError: unknown profile, impossible layout, unusable directory.
     """
     profile = load_profile(wish.profile)
+    if majors is not None:
+        profile = msgspec.structs.replace(profile, majors=majors)
     key = _key(profile, wish, node=node)
     try:
         directory.mkdir(parents=True, exist_ok=True)

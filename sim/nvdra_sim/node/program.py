@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from nvdra_kube.api import KubeApi
     from nvdra_sim.hardware.machine import SimulatedHardware
+    from nvdra_sim.hardware.profile import Majors
 
 log = structlog.get_logger(__name__)
 
@@ -83,11 +84,10 @@ def main() -> None:
 
 async def _run(settings: Settings) -> None:
     devices = DeviceFiles(settings.dev_root, procfs=Path("/proc")) if settings.dev_root else None
-    if devices:
-        devices.check()
+    majors = devices.majors() if devices else None
     session = KubeSession.in_cluster(user_agent=f"nvdra-simulate-node/{version('nvdra')}")
     async with session as api:
-        hardware = await furnished_node(api, settings, hook=_HOOK_IN_IMAGE)
+        hardware = await furnished_node(api, settings, hook=_HOOK_IN_IMAGE, majors=majors)
     made = devices.make(hardware) if devices else 0
     log.info(
         "this node has simulated hardware",
@@ -99,7 +99,7 @@ async def _run(settings: Settings) -> None:
 
 
 async def furnished_node(
-    api: KubeApi, settings: Settings, *, hook: Path | None = None
+    api: KubeApi, settings: Settings, *, hook: Path | None = None, majors: Majors | None = None
 ) -> SimulatedHardware:
     """The node's hardware as its labels ask for; while the API is away, as it was before.
 
@@ -122,7 +122,8 @@ async def furnished_node(
         layout=settings.layout,
     )
     log.info("simulating", profile=wish.profile, mig_layout=str(wish.mig_layout or ""))
-    return furnish(settings.directory, wish, node=settings.node, hook=hook).hardware
+    made = furnish(settings.directory, wish, node=settings.node, hook=hook, majors=majors)
+    return made.hardware
 
 
 def _path(environ: Mapping[str, str], name: str) -> Path | None:
