@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 TEMP_SUFFIX = ".tmp"
 """Ending of files in the making. CDI readers pick up `.json` and `.yaml` only."""
 
+_CLOCK_SLACK_S = 1.0  # file systems stamp with a coarser clock than `time.time`
+
 _HINTS = {
     errno.ENOSPC: "free space on the node's disk; the write is repeated with the next attempt",
     errno.EDQUOT: "raise the disk quota or free space; the write is repeated with the next attempt",
@@ -87,22 +89,32 @@ def sweep_temporaries(directory: Path, *, older_than_s: float, of_files: str = "
 
     :raises Retryable: reason `StorageUnwritable`.
     """
-    oldest = time.time() - older_than_s
+    found = find_temporaries(directory, older_than_s=older_than_s, of_files=of_files)
+    return [path for path in found if remove_durably(path)]
+
+
+def find_temporaries(directory: Path, *, older_than_s: float, of_files: str = "") -> list[Path]:
+    """What `sweep_temporaries` would remove. :raises Retryable: reason `StorageUnwritable`."""
     try:
         found = [path for path in directory.iterdir() if is_temporary(path.name, of_files)]
     except FileNotFoundError:
         return []
     except OSError as error:
         raise storage_error("list", directory, error) from error
-    return [path for path in found if _is_older(path, oldest) and remove_durably(path)]
+    return [path for path in found if is_older(path, older_than_s)]
 
 
-def _is_older(path: Path, oldest: float) -> bool:
-    """False also for a file that its writer has just put into place."""
+def is_older(path: Path, age_s: float) -> bool:
+    """Whether nobody has written `path` for `age_s`; False when there is no such file.
+
+    A time in the future is of a clock that was set back since: whoever wrote it is done.
+    """
     try:
-        return path.stat().st_mtime <= oldest
+        written = path.lstat().st_mtime
     except FileNotFoundError:
         return False
+    now = time.time()
+    return written <= now - age_s or written > now + max(age_s, _CLOCK_SLACK_S)
 
 
 def is_temporary(name: str, of_files: str = "") -> bool:

@@ -10,6 +10,8 @@ import contextlib
 import errno
 import os
 import re
+import shutil
+import stat
 import zlib
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -35,6 +37,8 @@ SUFFIX: Final = ".json"
 _REASON_SUFFIX: Final = ".reason"
 
 # What a damaged file may still tell; the patterns match nothing that a record does not contain.
+_DEVICE_START: Final = b'{"request":'
+_ADMIN: Final = b'"admin":true'
 _SALVAGED_DEVICE: Final = re.compile(rb'"device":"([a-z0-9][a-z0-9-]{0,62})"')
 _SALVAGED_GPU: Final = re.compile(rb'"gpu_uuid":"(GPU-[0-9A-Fa-f-]{1,64})"')
 _SALVAGED_CLAIM: Final = re.compile(
@@ -43,6 +47,7 @@ _SALVAGED_CLAIM: Final = re.compile(
 
 # Failures to read that say nothing about the file.
 _OWN_TROUBLE: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+_LARGEST: Final = 4 * 1024 * 1024  # bytes; a record of 32 devices has 12 KiB
 
 Stamp: TypeAlias = tuple[int, int, int]
 """Inode, time of change and size of a file: another stamp, other content. Inodes are re-used."""
@@ -105,16 +110,23 @@ def _decode_body(body: msgspec.Raw, *, uid: str, data: bytes) -> Record:
 
 def salvage(uid: str, damage: Damaged) -> Fence:
     """What a damaged file still says of its claim."""
-    devices, gpus = _SALVAGED_DEVICE.findall(damage.data), _SALVAGED_GPU.findall(damage.data)
+    parts = damage.data.split(_DEVICE_START)
+    held = b"".join(part for part in parts if _ADMIN not in part)
+    free = b"".join(part for part in parts if _ADMIN in part)
     claim = _SALVAGED_CLAIM.search(damage.data)
     return Fence(
         uid=uid,
         reason=damage.reason,
-        devices=tuple(dict.fromkeys(name.decode() for name in devices)),
-        gpu_uuids=tuple(dict.fromkeys(uuid.decode() for uuid in gpus)),
+        devices=_names(_SALVAGED_DEVICE, held),
+        gpu_uuids=_names(_SALVAGED_GPU, held),
         claim=ClaimRef(claim[1].decode(), claim[2].decode(), uid) if claim else None,
         newer=damage.newer,
+        free=_names(_SALVAGED_DEVICE, free),
     )
+
+
+def _names(pattern: re.Pattern[bytes], data: bytes) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(found.decode() for found in pattern.findall(data)))
 
 
 def _checksum(version: int, body: bytes) -> str:
@@ -136,7 +148,7 @@ class Journal:
         """None when there is no record. :raises Damaged: see there. :raises Retryable: not now."""
         path = self._path(uid)
         try:
-            data = path.read_bytes()
+            data = _read_plain(path)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -159,10 +171,11 @@ class Journal:
         """Move the claim's file to the quarantine; it stays a claim that is not unknown."""
         try:
             self.quarantine_directory.mkdir(parents=True, exist_ok=True)
-            target = self.quarantine_directory / f"{uid}{SUFFIX}"
+            target = self._quarantined_path(uid)
             with contextlib.suppress(FileNotFoundError):  # the other agent was quicker
+                self._path(uid).lstat()
+                _make_room(target)
                 self._path(uid).replace(target)
-            target.with_suffix(_REASON_SUFFIX).write_text(f"{reason}\n", encoding="utf-8")
         except OSError as error:
             raise NodeFault(
                 "StorageUnwritable",
@@ -170,33 +183,84 @@ class Journal:
                 f"{error.strerror or error}",
                 hint="move the file away by hand",
             ) from error
+        self._say_why(uid, reason)
+
+    def fence_off(self, fence: Fence) -> None:
+        """Durable on return: the claim may hold these devices, and has no record that says more.
+
+        :raises Retryable: it could not be written.
+        """
+        write_durably(self._quarantined_path(fence.uid), _fence_note(fence), mode=0o600)
+        self._say_why(fence.uid, fence.reason)
 
     def quarantined(self) -> dict[str, Damaged]:
         """The files set aside, with what they still hold."""
-        found = {}
+        found: dict[str, Damaged] = {}
+        if self.quarantine_directory.is_file():  # in its place: then nothing was ever set aside
+            return found
         for uid, _ in _records_in(self.quarantine_directory):
-            path = self.quarantine_directory / f"{uid}{SUFFIX}"
+            path = self._quarantined_path(uid)
             reason, data = "damaged earlier", b""
             with contextlib.suppress(OSError, UnicodeDecodeError):
-                data = path.read_bytes()
-                reason = path.with_suffix(_REASON_SUFFIX).read_text(encoding="utf-8").strip()
+                reason = _read_plain(path.with_suffix(_REASON_SUFFIX)).decode().strip() or reason
+            with contextlib.suppress(OSError):
+                data = _read_plain(path)
             found[uid] = Damaged(reason, data=data)
         return found
 
     def is_quarantined(self, uid: str) -> bool:
-        return (self.quarantine_directory / f"{uid}{SUFFIX}").exists()
+        return os.path.lexists(self._quarantined_path(uid))
 
     def settle(self, uid: str) -> None:
         """The claim's state is known again: what was set aside is of no more use."""
-        target = self.quarantine_directory / f"{uid}{SUFFIX}"
+        target = self._quarantined_path(uid)
         with contextlib.suppress(OSError):  # the reason is for people only
             target.with_suffix(_REASON_SUFFIX).unlink()
+        with contextlib.suppress(OSError):  # if it stays, removing the file tells why
+            _make_room(target)
         remove_durably(target)
+
+    def _say_why(self, uid: str, reason: str) -> None:
+        """For people; that it cannot be written changes nothing."""
+        path = self._quarantined_path(uid).with_suffix(_REASON_SUFFIX)
+        with contextlib.suppress(OSError):
+            path.write_text(f"{reason}\n", encoding="utf-8")
+
+    def _quarantined_path(self, uid: str) -> Path:
+        return self.quarantine_directory / self._path(uid).name
 
     def _path(self, uid: str) -> Path:
         if not is_claim_uid(uid):
             raise ValueError(f"not a claim UID: {uid!r}")
         return self.directory / f"{uid}{SUFFIX}"
+
+
+def _fence_note(fence: Fence) -> bytes:
+    """In the form in which `salvage` looks for things."""
+    note: dict[str, object] = {}
+    if fence.claim and fence.claim.name:
+        note["claim"] = {"namespace": fence.claim.namespace, "name": fence.claim.name}
+    note["devices"] = [{"device": name} for name in fence.devices]
+    note["gpus"] = [{"gpu_uuid": uuid} for uuid in fence.gpu_uuids]
+    return _encoder.encode(note)
+
+
+def _read_plain(path: Path) -> bytes:
+    """Nothing but an ordinary file of sensible size: a FIFO would block, a link leads elsewhere."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with os.fdopen(os.open(path, flags), "rb", buffering=0) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not an ordinary file")
+        if status.st_size > _LARGEST:
+            raise OSError(errno.EFBIG, f"{status.st_size} bytes are too many for a record")
+        return file.readall() or b""
+
+
+def _make_room(target: Path) -> None:
+    """A directory can neither be replaced by a file nor unlinked."""
+    if target.is_dir() and not target.is_symlink():
+        shutil.rmtree(target)
 
 
 def _stamp(status: os.stat_result) -> Stamp:

@@ -165,8 +165,8 @@ class Ledger:
                 self._fences[uid] = fence
 
     def _with_traces(self, fence: Fence) -> Fence:
-        names = (*fence.devices, *self._traces.device_names(fence.uid))
-        return msgspec.structs.replace(fence, devices=_unique(names))
+        seen = (name for name in self._traces.device_names(fence.uid) if name not in fence.free)
+        return msgspec.structs.replace(fence, devices=_unique((*fence.devices, *seen)))
 
     def _settle(self, uid: str) -> None:
         """Best effort: a good record, or none and no artefact, outranks what was set aside."""
@@ -178,11 +178,15 @@ class Ledger:
 
 def _joined(fence: Fence, record: Record) -> Fence:
     """What was known before is better than what is left."""
+    held = [device.device for device in record.devices if not device.admin]
+    free = [device.device for device in record.devices if device.device not in held]
+    left = [name for name in fence.devices if name not in free]
     return msgspec.structs.replace(
         fence,
-        devices=_unique((*(held.device for held in record.devices), *fence.devices)),
+        devices=_unique((*held, *left)),
         gpu_uuids=_unique((*sorted(record.gpu_uuids()), *fence.gpu_uuids)),
         claim=record.claim,
+        free=_unique((*free, *fence.free)),
     )
 
 

@@ -67,7 +67,8 @@ class Fence(msgspec.Struct, frozen=True, kw_only=True):
 
     Its devices are granted to nobody until a prepare, an unprepare or the sweeper settles it.
     `devices` and `gpu_uuids` are what could be salvaged. A `newer` record is whole, but was written
-    by a later version of the agent, which alone can undo it.
+    by a later version of the agent, which alone can undo it. `free` are devices that it holds with
+    admin access, which excludes nobody.
     """
 
     uid: str
@@ -76,6 +77,7 @@ class Fence(msgspec.Struct, frozen=True, kw_only=True):
     gpu_uuids: tuple[str, ...] = ()
     claim: ClaimRef | None = None
     newer: bool = False
+    free: tuple[str, ...] = ()
 
     def extents(self, inventory: Inventory) -> tuple[Extent, ...]:
         """Exact where the device is known, else the whole GPU."""
