@@ -5,9 +5,10 @@ from __future__ import annotations
 import aiohttp
 import pytest
 
-from nvdra_nodeagent.errors import Permanent
+from nvdra_nodeagent.errors import Permanent, Retryable
 from nvdra_nodeagent.program.endpoints import http_endpoint
 from nvdra_nodeagent.program.metrics import AgentMetrics
+from nvdra_testing.claims import a_ref
 
 
 def fine() -> str:
@@ -40,7 +41,7 @@ async def test_every_known_series_stands_at_zero_before_the_first_claim() -> Non
 
 def test_a_claim_that_waited_in_vain_for_a_lock_is_counted_as_such() -> None:
     metrics = AgentMetrics(driver="d", node="n")
-    metrics.failed("prepare", reason="GpuBusy", duration_s=30.0)
+    metrics.failed("prepare", ref=a_ref(), error=Retryable("GpuBusy", "x"), duration_s=30.0)
     counted = {
         kind: metrics.registry.get_sample_value(
             "nvidia_dra_node_prepare_errors_total", {"driver": "d", "error_type": kind}

@@ -11,6 +11,7 @@ import pytest
 from nvdra_api.configs import CONFIG_TYPES
 from nvdra_api.gates import GATES, LOGGING_GATES, FeatureGates
 from nvdra_cli.main import main as nvdra
+from nvdra_nodeagent.errors import Retryable
 from nvdra_nodeagent.inventory.snapshot import take_snapshot
 from nvdra_nodeagent.program.metrics import AgentMetrics
 from nvdra_nodeagent.program.options import FLAGS, NO_EFFECT
@@ -21,6 +22,7 @@ from nvdra_sim.cluster.kubelet.images import PROGRAMS
 from nvdra_sim.cluster.kubelet.interpreter import COMMANDS
 from nvdra_sim.hardware import describe, profile_names, simulated_machine
 from nvdra_sim.hardware.calls import KNOWN_CALLS
+from nvdra_testing.claims import a_ref
 from nvdra_testing.documents import ROOT, code, paragraph, rows_under
 
 if TYPE_CHECKING:
@@ -87,7 +89,7 @@ def test_options_without_effect_are_named() -> None:
 
 def metrics_with_every_series() -> AgentMetrics:
     metrics = AgentMetrics(driver="d", node="n")
-    metrics.failed("prepare", reason="R", duration_s=1.0)
+    metrics.failed("prepare", ref=a_ref(), error=Retryable("R", "x"), duration_s=1.0)
     metrics.api_called("get", "nodes", 200)
     metrics.count_slice_writes(WriteCounts())
     return metrics

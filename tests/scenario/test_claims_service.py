@@ -274,6 +274,14 @@ async def test_outcomes_are_observed(node: ClaimNode) -> None:
     assert node.observer.counts == {}
 
 
+async def test_steps_are_observed(node: ClaimNode) -> None:
+    ref, agent = node.api.add(a_ref()), node.agent()
+    await agent.prepare([ref])
+    await agent.prepare([ref])
+    await agent.unprepare([ref])
+    assert node.observer.steps == ["apply cdi", "holds cdi", "undo cdi"]
+
+
 async def test_start_tells_what_is_prepared_already(node: ClaimNode) -> None:
     await prepared(node.agent(), node.api.add(a_ref()))
     node.observer.counts = {}

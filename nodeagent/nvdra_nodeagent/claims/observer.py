@@ -1,40 +1,74 @@
-"""What the claims tell whoever counts: metrics without importing a metrics library."""
+"""What the claims tell whoever counts or reports: no metrics, no API calls in here."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    from nvdra_kube.api import Body
+    from nvdra_nodeagent.claims.model import ClaimRef, PreparedDevice
+    from nvdra_nodeagent.errors import AgentError
+    from nvdra_nodeagent.steps.registry import Verb
 
 Operation: TypeAlias = Literal["prepare", "unprepare"]
+StateKind: TypeAlias = Literal["record", "effect", "tombstone", "checkpoint"]
+"""Files of the agent that can be damaged one by one."""
 
 
 class ClaimObserver(Protocol):
-    """Called in the event loop, never from a thread. Must return at once and not raise."""
+    """Called in the event loop, but for `step_done`. Must return at once and not raise."""
 
     def in_flight(self, operation: Operation, change: int) -> None:
         """A claim is begun (+1) or done (-1), whatever its outcome."""
         ...
 
-    def finished(self, operation: Operation, *, duration_s: float) -> None: ...
+    def seen(self, ref: ClaimRef, body: Body) -> None:
+        """The claim as the API gave it, before it is prepared. Not to be changed."""
+        ...
 
-    def failed(self, operation: Operation, *, reason: str, duration_s: float) -> None: ...
+    def finished(
+        self,
+        operation: Operation,
+        *,
+        ref: ClaimRef,
+        devices: Sequence[PreparedDevice],
+        duration_s: float,
+    ) -> None:
+        """`devices` are those prepared; none for an unprepare."""
+        ...
+
+    def failed(
+        self, operation: Operation, *, ref: ClaimRef, error: AgentError, duration_s: float
+    ) -> None:
+        """The kubelet is told the error: nothing is tried again before its next call."""
+        ...
 
     def lock_waited(self, operation: Operation, *, wait_s: float) -> None:
         """How long a claim waited for its own lock and those of its GPUs."""
+        ...
+
+    def step_done(self, kind: str, verb: Verb, duration_s: float) -> None:
+        """A step was applied, undone or looked at, with or without success. In any thread."""
         ...
 
     def prepared_devices(self, counts: Mapping[str, int]) -> None:
         """Devices that claims hold now, by type; absent types are 0."""
         ...
 
-    def quarantined(self, claim_uid: str, reason: str) -> None:
-        """A record could not be used and was moved aside."""
+    def quarantined(
+        self, kind: StateKind, *, uid: str, reason: str, ref: ClaimRef | None = None
+    ) -> None:
+        """A file could not be used and was moved aside. `uid` is the claim's; `ref` if known."""
         ...
 
     def swept(self, kind: str) -> None:
         """Something left over was removed: `record`, `cdi_file` or `temporary`."""
+        ...
+
+    def tombstone(self, ref: ClaimRef, *, error: AgentError | None) -> None:
+        """Undoing was put off because of `error`; None: what had been put off is undone."""
         ...
 
 
@@ -42,9 +76,81 @@ class SilentObserver(ClaimObserver):
     """Counts nothing."""
 
     def in_flight(self, operation: Operation, change: int) -> None: ...
-    def finished(self, operation: Operation, *, duration_s: float) -> None: ...
-    def failed(self, operation: Operation, *, reason: str, duration_s: float) -> None: ...
+    def seen(self, ref: ClaimRef, body: Body) -> None: ...
+    def finished(
+        self,
+        operation: Operation,
+        *,
+        ref: ClaimRef,
+        devices: Sequence[PreparedDevice],
+        duration_s: float,
+    ) -> None: ...
+    def failed(
+        self, operation: Operation, *, ref: ClaimRef, error: AgentError, duration_s: float
+    ) -> None: ...
     def lock_waited(self, operation: Operation, *, wait_s: float) -> None: ...
+    def step_done(self, kind: str, verb: Verb, duration_s: float) -> None: ...
     def prepared_devices(self, counts: Mapping[str, int]) -> None: ...
-    def quarantined(self, claim_uid: str, reason: str) -> None: ...
+    def quarantined(
+        self, kind: StateKind, *, uid: str, reason: str, ref: ClaimRef | None = None
+    ) -> None: ...
     def swept(self, kind: str) -> None: ...
+    def tombstone(self, ref: ClaimRef, *, error: AgentError | None) -> None: ...
+
+
+class Observers(ClaimObserver):
+    """Tells each of several, in order."""
+
+    def __init__(self, *observers: ClaimObserver) -> None:
+        self._all = observers
+
+    def in_flight(self, operation: Operation, change: int) -> None:
+        for each in self._all:
+            each.in_flight(operation, change)
+
+    def seen(self, ref: ClaimRef, body: Body) -> None:
+        for each in self._all:
+            each.seen(ref, body)
+
+    def finished(
+        self,
+        operation: Operation,
+        *,
+        ref: ClaimRef,
+        devices: Sequence[PreparedDevice],
+        duration_s: float,
+    ) -> None:
+        for each in self._all:
+            each.finished(operation, ref=ref, devices=devices, duration_s=duration_s)
+
+    def failed(
+        self, operation: Operation, *, ref: ClaimRef, error: AgentError, duration_s: float
+    ) -> None:
+        for each in self._all:
+            each.failed(operation, ref=ref, error=error, duration_s=duration_s)
+
+    def lock_waited(self, operation: Operation, *, wait_s: float) -> None:
+        for each in self._all:
+            each.lock_waited(operation, wait_s=wait_s)
+
+    def step_done(self, kind: str, verb: Verb, duration_s: float) -> None:
+        for each in self._all:
+            each.step_done(kind, verb, duration_s)
+
+    def prepared_devices(self, counts: Mapping[str, int]) -> None:
+        for each in self._all:
+            each.prepared_devices(counts)
+
+    def quarantined(
+        self, kind: StateKind, *, uid: str, reason: str, ref: ClaimRef | None = None
+    ) -> None:
+        for each in self._all:
+            each.quarantined(kind, uid=uid, reason=reason, ref=ref)
+
+    def swept(self, kind: str) -> None:
+        for each in self._all:
+            each.swept(kind)
+
+    def tombstone(self, ref: ClaimRef, *, error: AgentError | None) -> None:
+        for each in self._all:
+            each.tombstone(ref, error=error)

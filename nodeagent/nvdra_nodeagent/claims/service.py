@@ -96,7 +96,9 @@ class NodeClaims(ClaimService):
             traces=cdi,
             on_quarantine=self._tell_quarantined,
         )
-        handlers = StepHandlers({CdiStep: CdiHandler(cdi, inventory=inventory)})
+        handlers = StepHandlers(
+            {CdiStep: CdiHandler(cdi, inventory=inventory)}, timing=self._observer.step_done
+        )
         rules = PlanRules(driver=driver, gates=gates, cdi_id=cdi.device_id)
         self._executor = Executor(self._ledger, handlers, rules=rules, boot_id=boot_id)
         self._sweeper = Sweeper(
@@ -140,6 +142,10 @@ class NodeClaims(ClaimService):
         """Sweep at start and from then on; eternal, cancelled by its owner."""
         await self._sweeper.run(interval_s=interval_s, jitter_s=jitter_s)
 
+    def fences(self) -> int:
+        """How many claims may hold something of which nobody knows exactly what."""
+        return len(self._ledger.fences())
+
     def hurry(self) -> None:
         """From now on nothing is tried again: the process is about to end."""
         self._patience.end()
@@ -179,6 +185,7 @@ class NodeClaims(ClaimService):
         ref: ClaimRef,
     ) -> _Outcome:
         """The root of a claim's task: whatever happens becomes the claim's outcome."""
+        structlog.contextvars.bind_contextvars(claim=ref.uid)  # of this task and its threads
         started = time.monotonic()
         self._observer.in_flight(operation, 1)
         try:
@@ -202,6 +209,7 @@ class NodeClaims(ClaimService):
         if not is_claim_uid(ref.uid):
             raise Permanent("InvalidUid", f"{ref.uid!r} cannot be the UID of a claim")
         body = await self._reader.get(ref)
+        self._observer.seen(ref, body)
         claim = parse_claim(body, ref=ref, driver=self._driver, pool=self._pool)
         inventory = self._inventory()
         return await self._locked(
@@ -258,7 +266,7 @@ class NodeClaims(ClaimService):
         self, operation: Operation, ref: ClaimRef, outcome: _Outcome, *, duration_s: float
     ) -> None:
         if isinstance(outcome, AgentError):
-            self._observer.failed(operation, reason=outcome.reason, duration_s=duration_s)
+            self._observer.failed(operation, ref=ref, error=outcome, duration_s=duration_s)
             log.error(
                 "claim failed",
                 operation=operation,
@@ -267,7 +275,7 @@ class NodeClaims(ClaimService):
                 error=str(outcome),
             )
             return
-        self._observer.finished(operation, duration_s=duration_s)
+        self._observer.finished(operation, ref=ref, devices=outcome or (), duration_s=duration_s)
         self._observer.prepared_devices(self._ledger.device_counts())
         log.info(
             "claim done",
@@ -282,7 +290,14 @@ class NodeClaims(ClaimService):
     def _tell_quarantined(self, fence: Fence) -> None:
         """From a worker thread."""
         if self._loop:
-            self._loop.call_soon_threadsafe(self._observer.quarantined, fence.uid, fence.reason)
+            told = partial(
+                self._observer.quarantined,
+                "record",
+                uid=fence.uid,
+                reason=fence.reason,
+                ref=fence.claim,
+            )
+            self._loop.call_soon_threadsafe(told)
 
 
 def _overtaken(operation: Operation, ref: ClaimRef) -> AgentError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
@@ -26,9 +27,13 @@ class Threads:
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="claims")
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Run `work` in a thread. A cancelled caller goes on only when the thread has ended:
-        whoever holds locks for the work must not give them up earlier."""
-        future = asyncio.get_running_loop().run_in_executor(self._pool, work)
+        """Run `work` in a thread, in the caller's context.
+
+        A cancelled caller goes on only when the thread has ended: whoever holds locks for the work
+        must not give them up earlier.
+        """
+        context = copy_context()  # log lines of the thread are about the same claim
+        future = asyncio.get_running_loop().run_in_executor(self._pool, context.run, work)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:

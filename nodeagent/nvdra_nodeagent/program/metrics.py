@@ -6,7 +6,7 @@ Every series exists with value 0 before the first claim.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -20,12 +20,20 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
+from nvdra_nodeagent.claims.observer import SilentObserver, StateKind
+from nvdra_nodeagent.steps.registry import Verb, step_kinds
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from nvdra_nodeagent.claims.model import ClaimRef, PreparedDevice
+    from nvdra_nodeagent.claims.observer import Operation
+    from nvdra_nodeagent.errors import AgentError
 
 OPERATIONS = ("prepare", "unprepare")
 DEVICE_TYPES = ("gpu", "mig", "vfio", "unknown")
 ERROR_TYPES = ("lock_acquire", "{operation}_devices", "publish_resources")
+REPORTS = ("event", "conditions")
 LOCK_REASONS = ("ClaimBusy", "GpuBusy", "LockFailed")
 DURATION_BUCKETS_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8)
 FINE_BUCKETS_S = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, *DURATION_BUCKETS_S, 45.0)
@@ -50,7 +58,7 @@ class _ClaimSeries:
     lock_wait: Histogram
 
 
-class AgentMetrics:
+class AgentMetrics(SilentObserver):
     """All metrics of one driver on one node, in a registry of their own."""
 
     def __init__(self, *, driver: str, node: str) -> None:
@@ -63,36 +71,56 @@ class AgentMetrics:
         self._node = node
         self._make_request_families()
         self._make_state_families()
+        self._step_series = {
+            (kind, verb): self._steps.labels(self._driver, kind, verb)
+            for kind in step_kinds()
+            for verb in get_args(Verb)
+        }
         self._on_claim_path = {operation: self._series(operation) for operation in OPERATIONS}
         self._prepared_by_type = {
             kind: self._prepared.labels(self._node, self._driver, kind) for kind in DEVICE_TYPES
         }
         self._touch_every_series()
 
-    def finished(self, operation: str, *, duration_s: float) -> None:
-        """A claim was prepared or unprepared."""
+    def finished(
+        self,
+        operation: Operation,
+        *,
+        ref: ClaimRef,
+        devices: Sequence[PreparedDevice],
+        duration_s: float,
+    ) -> None:
+        """A claim was prepared or unprepared. Its UID stays out of the labels: it is unbounded."""
         series = self._on_claim_path[operation]
         series.requests.inc()
         series.duration.observe(duration_s)
         series.success.observe(duration_s)
 
-    def failed(self, operation: str, *, reason: str, duration_s: float) -> None:
+    def failed(
+        self, operation: Operation, *, ref: ClaimRef, error: AgentError, duration_s: float
+    ) -> None:
         """A claim could not be prepared or unprepared."""
+        reason = error.reason
         kind = "lock_acquire" if reason in LOCK_REASONS else f"{operation}_devices"
         self._errors[operation].labels(self._driver, kind).inc()
         self._failures.labels(self._driver, operation, reason).inc()
         self._outcome.labels(self._driver, operation, "error").observe(duration_s)
 
-    def in_flight(self, operation: str, change: int) -> None:
+    def in_flight(self, operation: Operation, change: int) -> None:
         self._on_claim_path[operation].in_flight.inc(change)
 
-    def lock_waited(self, operation: str, *, wait_s: float) -> None:
+    def lock_waited(self, operation: Operation, *, wait_s: float) -> None:
         """How long a claim waited for other work on itself or its GPUs."""
         self._on_claim_path[operation].lock_wait.observe(wait_s)
 
-    def quarantined(self, claim_uid: str, reason: str) -> None:
-        """A claim record could not be used. The UID stays out of the labels: it is unbounded."""
-        self._quarantined.labels(self._driver).inc()
+    def step_done(self, kind: str, verb: Verb, duration_s: float) -> None:
+        self._step_series[kind, verb].observe(duration_s)
+
+    def quarantined(
+        self, kind: StateKind, *, uid: str, reason: str, ref: ClaimRef | None = None
+    ) -> None:
+        """A file of the agent could not be used."""
+        self._quarantined.labels(self._driver, kind).inc()
 
     def swept(self, kind: str) -> None:
         self._swept.labels(self._driver, kind).inc()
@@ -101,6 +129,15 @@ class AgentMetrics:
         """Devices in prepared claims by type; absent types are 0."""
         for kind, gauge in self._prepared_by_type.items():
             gauge.set(counts.get(kind, 0))
+
+    def watch_claims(self, *, fences: Callable[[], int], tombstones: Callable[[], int]) -> None:
+        """Ask these at each scrape from now on."""
+        self._fences.labels(self._driver).set_function(fences)
+        self._tombstones.labels(self._driver).set_function(tombstones)
+
+    def report_failed(self, kind: str) -> None:
+        """An Event or a condition did not get to the API server."""
+        self._report_failures.labels(self._driver, kind).inc()
 
     def publish_failed(self, operation: str = "prepare") -> None:
         self._errors[operation].labels(self._driver, "publish_resources").inc()
@@ -142,6 +179,13 @@ class AgentMetrics:
             buckets=FINE_BUCKETS_S,
             registry=registry,
         )
+        self._steps = Histogram(
+            "nvidia_dra_step_duration_seconds",
+            "Duration of single steps of claims.",
+            ("driver", "kind", "verb"),
+            buckets=FINE_BUCKETS_S,
+            registry=registry,
+        )
         self._in_flight = Gauge(
             "nvidia_dra_requests_inflight", "Claims being handled.", labels, registry=registry
         )
@@ -171,13 +215,31 @@ class AgentMetrics:
         )
         self._quarantined = Counter(
             "nvidia_dra_quarantined_records",
-            "Claim records that were damaged and moved aside.",
-            ("driver",),
+            "Files of the agent's state that were damaged and moved aside.",
+            ("driver", "kind"),
             registry=registry,
         )
         self._swept = Counter(
             "nvidia_dra_swept",
             "Leftovers removed.",
+            ("driver", "kind"),
+            registry=registry,
+        )
+        self._fences = Gauge(
+            "nvidia_dra_fences",
+            "Claims that may hold devices without a usable record.",
+            ("driver",),
+            registry=registry,
+        )
+        self._tombstones = Gauge(
+            "nvidia_dra_tombstones",
+            "Claims of which something has yet to be undone.",
+            ("driver",),
+            registry=registry,
+        )
+        self._report_failures = Counter(
+            "nvidia_dra_report_failures",
+            "Events and conditions that did not get to the API server.",
             ("driver", "kind"),
             registry=registry,
         )
@@ -208,7 +270,12 @@ class AgentMetrics:
         for operation in OPERATIONS:
             for kind in ERROR_TYPES:
                 self._errors[operation].labels(self._driver, kind.format(operation=operation))
-        self._quarantined.labels(self._driver)
+        for kind in get_args(StateKind):
+            self._quarantined.labels(self._driver, kind)
+        for kind in REPORTS:
+            self._report_failures.labels(self._driver, kind)
+        for gauge in (self._fences, self._tombstones):
+            gauge.labels(self._driver)
         for kind in ("record", "cdi_file", "temporary"):
             self._swept.labels(self._driver, kind)
         self.prepared_devices({})

@@ -5,12 +5,13 @@ A new kind of step is a tagged Struct with a handler, added to `AnyStep` and to 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+import time
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar, get_args
 
 from nvdra_nodeagent.steps.cdi import CdiStep
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 AnyStep: TypeAlias = CdiStep
 """Every kind of step that a record may hold; the `kind` field tells them apart."""
@@ -18,7 +19,16 @@ AnyStep: TypeAlias = CdiStep
 Result: TypeAlias = dict[str, str] | None
 """What undoing needs to know and the step alone cannot tell, e.g. a value found before."""
 
+Verb: TypeAlias = Literal["apply", "undo", "holds"]
+
 StepT = TypeVar("StepT", contravariant=True)
+T = TypeVar("T")
+
+
+class Timing(Protocol):
+    """Told how long each call took, in the thread that made it."""
+
+    def __call__(self, kind: str, verb: Verb, duration_s: float) -> None: ...
 
 
 class StepHandler(Protocol[StepT]):
@@ -46,8 +56,51 @@ class StepHandler(Protocol[StepT]):
 class StepHandlers:
     """The handler of each kind of step."""
 
-    def __init__(self, handlers: Mapping[type[AnyStep], StepHandler[Any]]) -> None:
-        self._handlers = dict(handlers)
+    def __init__(
+        self,
+        handlers: Mapping[type[AnyStep], StepHandler[Any]],
+        *,
+        timing: Timing = lambda kind, verb, duration_s: None,
+    ) -> None:
+        self._handlers = {
+            step: _Timed(handler, kind=kind_of(step), timing=timing)
+            for step, handler in handlers.items()
+        }
 
     def handler(self, step: AnyStep) -> StepHandler[Any]:
         return self._handlers[type(step)]
+
+
+def step_kinds() -> tuple[str, ...]:
+    """Every kind that there is."""
+    return tuple(kind_of(step) for step in get_args(AnyStep) or (AnyStep,))
+
+
+def kind_of(step: type[AnyStep]) -> str:
+    """The name of a kind of step, as records and metrics have it."""
+    return str(step.__struct_config__.tag)
+
+
+class _Timed(StepHandler[Any]):
+    """A handler whose calls are timed, failing ones too."""
+
+    def __init__(self, handler: StepHandler[Any], *, kind: str, timing: Timing) -> None:
+        self._handler = handler
+        self._kind = kind
+        self._timing = timing
+
+    def apply(self, step: AnyStep) -> Result:
+        return self._measured("apply", lambda: self._handler.apply(step))
+
+    def undo(self, step: AnyStep, result: Result) -> None:
+        self._measured("undo", lambda: self._handler.undo(step, result))
+
+    def holds(self, step: AnyStep, result: Result) -> bool:
+        return self._measured("holds", lambda: self._handler.holds(step, result))
+
+    def _measured(self, verb: Verb, call: Callable[[], T]) -> T:
+        started = time.monotonic()
+        try:
+            return call()
+        finally:
+            self._timing(self._kind, verb, time.monotonic() - started)

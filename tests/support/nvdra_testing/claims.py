@@ -28,9 +28,11 @@ if TYPE_CHECKING:
 
     from nvdra_kube.api import Body, Resource
     from nvdra_nodeagent.claims.allocation import AllocatedClaim
-    from nvdra_nodeagent.claims.observer import Operation
+    from nvdra_nodeagent.claims.observer import Operation, StateKind
     from nvdra_nodeagent.claims.plan import Plan
+    from nvdra_nodeagent.errors import AgentError
     from nvdra_nodeagent.inventory.model import Device
+    from nvdra_nodeagent.steps.registry import Verb
 
 DRIVER = "gpu.nvidia.com"
 NODE = "node-a"
@@ -232,23 +234,29 @@ class CountingObserver(SilentObserver):
 
     def __init__(self) -> None:
         self.told: list[str] = []
+        self.steps: list[str] = []
         self.counts: Mapping[str, int] = {}
         self.flying = 0
 
     def in_flight(self, operation: Operation, change: int) -> None:
         self.flying += change
 
-    def finished(self, operation: Operation, *, duration_s: float) -> None:
+    def finished(self, operation: Operation, **_: Any) -> None:
         self.told.append(f"{operation} finished")
 
-    def failed(self, operation: Operation, *, reason: str, duration_s: float) -> None:
-        self.told.append(f"{operation} failed {reason}")
+    def failed(self, operation: Operation, *, error: AgentError, **_: Any) -> None:
+        self.told.append(f"{operation} failed {error.reason}")
+
+    def step_done(self, kind: str, verb: Verb, duration_s: float) -> None:
+        self.steps.append(f"{verb} {kind}")
 
     def prepared_devices(self, counts: Mapping[str, int]) -> None:
         self.counts = counts
 
-    def quarantined(self, claim_uid: str, reason: str) -> None:
-        self.told.append(f"quarantined {claim_uid}")
+    def quarantined(
+        self, kind: StateKind, *, uid: str, reason: str, ref: ClaimRef | None = None
+    ) -> None:
+        self.told.append(f"quarantined {uid}")
 
     def swept(self, kind: str) -> None:
         self.told.append(f"swept {kind}")
