@@ -32,6 +32,10 @@ class GpuLost(NvmlError):
     """The GPU fell off the bus; nothing about it can be asked until a reset."""
 
 
+class SessionLost(NvmlError):
+    """The library has to be initialised again: the driver went, came back or was replaced."""
+
+
 class DriverMissing(HardwareError):
     """A file of the NVIDIA driver is not where it was looked for.
 
@@ -63,6 +67,24 @@ class LibraryUnusable(DriverMissing):
             f"{name} cannot be loaded: {self.cause}; the driver under the driver root has to match "
             "this machine's processor and C library"
         )
+
+
+class ProgramFailed(HardwareError):
+    """A program of the driver ended with a failure; `output` is what it wrote."""
+
+    def __init__(self, command: str, *, outcome: str, output: str) -> None:
+        said = f": {output}" if output else ", and wrote nothing"
+        super().__init__(f"`{command}` {outcome}{said}")
+        self.command = command
+        self.output = output
+
+
+class ProgramTimedOut(ProgramFailed):
+    """The program did not end in time and was killed."""
+
+    def __init__(self, command: str, *, after_s: float, output: str) -> None:
+        outcome = f"did not end within {after_s:g} s and was stopped"
+        super().__init__(command, outcome=outcome, output=output)
 
 
 class HookMissing(DriverMissing):

@@ -79,7 +79,7 @@ class MigHandle:
 
 
 class NvmlDevice(Protocol):
-    """One physical GPU. Handles stay valid until the library is shut down."""
+    """One physical GPU, as long as the session lasts that it comes from."""
 
     def uuid(self) -> str: ...
     def minor_number(self) -> int: ...
@@ -114,6 +114,14 @@ class NvmlDevice(Protocol):
         """Raises `NotSupported` for profiles that this GPU does not offer."""
         ...
 
+    def compute_mode(self) -> int:
+        """`nvmlComputeMode_t`: 0 default, 2 prohibited, 3 exclusive process."""
+        ...
+
+    def set_compute_mode(self, mode: int) -> None:
+        """Lost when the driver is unloaded. Needs root."""
+        ...
+
     def gpu_instance(self, gi_id: int) -> GiInstance: ...
     def compute_instance(self, gi_id: int, ci_id: int) -> CiInstance: ...
 
@@ -122,10 +130,17 @@ class Nvml(Protocol):
     """The NVML library of one machine; `nvmlInitWithFlags(NO_GPUS)` semantics."""
 
     def init(self) -> None:
-        """Idempotent; raises `DriverMissing` when the library cannot be loaded."""
+        """Idempotent. Begins anew when a call has answered `SessionLost` since, or when the library
+        was replaced on disk; devices obtained before then answer `SessionLost` for ever.
+
+        Raises `DriverMissing` when the library cannot be loaded.
+        """
         ...
 
-    def shutdown(self) -> None: ...
+    def shutdown(self) -> None:
+        """End the session: GPUs that came since it began are only seen by the next one."""
+        ...
+
     def driver_version(self) -> str: ...
     def cuda_driver_version(self) -> int:
         """1000 x major + 10 x minor, e.g. 13000."""
@@ -133,6 +148,9 @@ class Nvml(Protocol):
 
     def device_count(self) -> int: ...
     def device(self, index: int) -> NvmlDevice: ...
+    def device_by_uuid(self, uuid: str) -> NvmlDevice:
+        """Raises `NotFound` when the driver has no such GPU (any more)."""
+        ...
 
 
 class Pci(Protocol):
@@ -201,6 +219,53 @@ class DriverRoot(Protocol):
         ...
 
 
+class DriverModule(Protocol):
+    """The NVIDIA kernel module as the kernel shows it, without asking the driver itself."""
+
+    def load(self) -> str:
+        """Changes when the module is loaded anew; "" while it is not loaded or not to be seen."""
+        ...
+
+    def gpus(self) -> tuple[str, ...]:
+        """Bus ids of the GPUs bound to the driver, sorted; empty where that is not to be seen."""
+        ...
+
+
+class Announcer(Protocol):
+    """Says when the hardware may have changed. Every method returns at once."""
+
+    def open(self) -> int | None:
+        """Begin; a file descriptor that is readable when there is news, None where not possible."""
+        ...
+
+    def arm(self) -> None:
+        """Follow what has come or gone since, e.g. directories. Callable from any thread."""
+        ...
+
+    def news(self) -> tuple[str, ...]:
+        """Take what is to be read; each entry says in a few words what happened."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class NvidiaSmi(Protocol):
+    """What only the driver's own program can do: the compute policy has no NVML call.
+
+    A call starts a process and may take seconds. It raises `DriverMissing` when the program is not
+    there, `NotSupported`, `NotFound` (no such GPU) and `GpuLost` as NVML does, `ProgramTimedOut`,
+    and `ProgramFailed` for everything else; all carry what the program wrote.
+    """
+
+    def time_slice(self, gpu_uuid: str) -> int | None:
+        """0 default, 1 short, 2 medium, 3 long; None when the driver does not tell."""
+        ...
+
+    def set_time_slice(self, gpu_uuid: str, interval: int) -> None:
+        """Lost when the driver is unloaded. Needs root."""
+        ...
+
+
 class CdiHook(Protocol):
     """The host program that CDI hooks name (`nvidia-cdi-hook`)."""
 
@@ -218,3 +283,6 @@ class Machine:
     device_nodes: DeviceNodes
     driver_root: DriverRoot
     cdi_hook: CdiHook
+    nvidia_smi: NvidiaSmi
+    driver_module: DriverModule
+    announcers: tuple[Announcer, ...] = ()

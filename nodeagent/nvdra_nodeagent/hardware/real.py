@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING
 
 from nvdra_nodeagent.hardware.cdi_hook import CopiedHook, HostHook
 from nvdra_nodeagent.hardware.device_nodes import HostDeviceNodes
+from nvdra_nodeagent.hardware.driver_module import KernelDriverModule
 from nvdra_nodeagent.hardware.driver_root import MountedDriverRoot
+from nvdra_nodeagent.hardware.file_events import FileAnnouncer
+from nvdra_nodeagent.hardware.nvidia_smi import DriverNvidiaSmi
 from nvdra_nodeagent.hardware.pci import SysfsPci
 from nvdra_nodeagent.hardware.ports import Machine
+from nvdra_nodeagent.hardware.uevents import UeventAnnouncer
 
 if TYPE_CHECKING:
     from nvdra_nodeagent.hardware.ports import CdiHook
@@ -56,4 +60,7 @@ def real_machine(
         ),
         driver_root=root,
         cdi_hook=hook,
+        nvidia_smi=DriverNvidiaSmi(root),
+        driver_module=KernelDriverModule(sysfs=sysfs, procfs=procfs),
+        announcers=(UeventAnnouncer(), FileAnnouncer(driver_root)),
     )

@@ -15,7 +15,15 @@ from nvdra_sim.hardware.calls import GPU_IS_LOST, PCI_CALLS, nvml_error
 
 if TYPE_CHECKING:
     from nvdra_sim.hardware.profile import Profile
-    from nvdra_sim.hardware.state import Fault, MachineState, MigInstance, StateFile
+    from nvdra_sim.hardware.state import (
+        Fault,
+        GpuState,
+        MachineState,
+        MigInstance,
+        StateFile,
+    )
+
+_HANG_POLL_S = 0.01
 
 
 class Board:
@@ -43,6 +51,20 @@ class Board:
     def index_of(self, bus_id: str) -> int | None:
         return self._index_by_bus.get(bus_id)
 
+    def index_of_uuid(self, uuid: str) -> int | None:
+        indices = range(len(self.profile.gpus))
+        return next((index for index in indices if self.gpu_uuid(index) == uuid), None)
+
+    def change_gpu(self, index: int, **values: int) -> None:
+        """Set fields of the GPU's state."""
+
+        def step(state: MachineState) -> MachineState:
+            gpus = list(state.gpus)
+            gpus[index] = msgspec.structs.replace(gpus[index], **values)
+            return msgspec.structs.replace(state, gpus=tuple(gpus))
+
+        self._file.change(step)
+
     def play_faults(self, call: str, *, gpu: int | None = None) -> None:
         """Take as long and fail as the state says that this call does.
 
@@ -52,7 +74,7 @@ class Board:
         fault = next((fault for fault in state.faults if fault.hits(call, gpu)), None)
         if fault is not None:
             self._play(fault, call)
-        if gpu is not None and call not in PCI_CALLS and state.gpus[gpu].lost:
+        if gpu is not None and call not in PCI_CALLS and _is_lost(state.gpus[gpu]):
             raise nvml_error(call, GPU_IS_LOST)
 
     def _play(self, fault: Fault, call: str) -> None:
@@ -60,6 +82,8 @@ class Board:
             return
         if fault.latency_s:
             time.sleep(fault.latency_s)
+        while fault.hang and fault in self.state().faults:
+            time.sleep(_HANG_POLL_S)
         if fault.code and call in PCI_CALLS:
             raise HardwareError(f"{call}: simulated failure {fault.code}")
         if fault.code:
@@ -81,3 +105,8 @@ class Board:
 
         self._file.change(step)
         return used
+
+
+def _is_lost(gpu: GpuState) -> bool:
+    """To a session that has seen it; one that begins later does not see an absent GPU."""
+    return gpu.lost or gpu.absent

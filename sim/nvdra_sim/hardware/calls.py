@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from nvdra_nodeagent.hardware.errors import GpuLost, NotFound, NotSupported, NvmlError
+from nvdra_nodeagent.hardware.errors import (
+    GpuLost,
+    NotFound,
+    NotSupported,
+    NvmlError,
+    SessionLost,
+)
 
 NODE_CALLS: Final = {
     "init": "nvmlInitWithFlags",
@@ -15,6 +21,7 @@ NODE_CALLS: Final = {
 }
 GPU_CALLS: Final = {
     "device": "nvmlDeviceGetHandleByIndex",
+    "device_by_uuid": "nvmlDeviceGetHandleByUUID",
     "uuid": "nvmlDeviceGetUUID",
     "minor_number": "nvmlDeviceGetMinorNumber",
     "name": "nvmlDeviceGetName",
@@ -26,19 +33,24 @@ GPU_CALLS: Final = {
     "addressing_mode": "nvmlDeviceGetAddressingMode",
     "mig_mode": "nvmlDeviceGetMigMode",
     "mig_devices": "nvmlDeviceGetMigDeviceHandleByIndex",
+    "compute_mode": "nvmlDeviceGetComputeMode",
+    "set_compute_mode": "nvmlDeviceSetComputeMode",
     "gi_profile": "nvmlDeviceGetGpuInstanceProfileInfo",
     "gpu_instance": "nvmlDeviceGetGpuInstanceById",
     "compute_instance": "nvmlGpuInstanceGetComputeInstanceById",
 }
 PCI_CALLS: Final = frozenset({"numa_node", "root_complex", "drm_nodes"})
-KNOWN_CALLS: Final = frozenset({*NODE_CALLS, *GPU_CALLS, *PCI_CALLS})
+SMI_CALLS: Final = frozenset({"time_slice", "set_time_slice"})
+KNOWN_CALLS: Final = frozenset({*NODE_CALLS, *GPU_CALLS, *PCI_CALLS, *SMI_CALLS})
 
 UNINITIALIZED: Final = 1
 INVALID_ARGUMENT: Final = 2
 NOT_SUPPORTED: Final = 3
 NOT_FOUND: Final = 6
 FUNCTION_NOT_FOUND: Final = 13
+DRIVER_NOT_LOADED: Final = 9
 GPU_IS_LOST: Final = 15
+LIB_RM_VERSION_MISMATCH: Final = 18
 IN_USE: Final = 19
 INSUFFICIENT_RESOURCES: Final = 23
 
@@ -49,13 +61,13 @@ _REASONS: Final = {
     NOT_SUPPORTED: "Not Supported",
     4: "Insufficient Permissions",
     NOT_FOUND: "Not Found",
-    9: "Driver Not Loaded",
+    DRIVER_NOT_LOADED: "Driver Not Loaded",
     10: "Timeout",
     FUNCTION_NOT_FOUND: "Function Not Found",
     GPU_IS_LOST: "GPU is lost",
     16: "GPU requires reset",
     17: "The operating system has blocked the request",
-    18: "RM has detected an NVML/RM version mismatch",
+    LIB_RM_VERSION_MISMATCH: "RM has detected an NVML/RM version mismatch",
     IN_USE: "In use by another client",
     20: "Insufficient Memory",
     INSUFFICIENT_RESOURCES: "Insufficient Resources",
@@ -67,6 +79,9 @@ _CLASSES: Final[dict[int, type[NvmlError]]] = {
     NOT_FOUND: NotFound,
     28: NotFound,
     GPU_IS_LOST: GpuLost,
+    UNINITIALIZED: SessionLost,
+    DRIVER_NOT_LOADED: SessionLost,
+    LIB_RM_VERSION_MISMATCH: SessionLost,
 }
 
 

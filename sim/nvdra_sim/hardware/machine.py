@@ -9,15 +9,22 @@ import msgspec
 
 from nvdra_nodeagent.hardware.cdi_hook import HostHook
 from nvdra_nodeagent.hardware.driver_root import MountedDriverRoot
+from nvdra_nodeagent.hardware.file_events import FileAnnouncer
 from nvdra_nodeagent.hardware.ports import Machine
 from nvdra_sim.hardware import mig, tree
 from nvdra_sim.hardware.board import Board
 from nvdra_sim.hardware.calls import KNOWN_CALLS
-from nvdra_sim.hardware.devices import SimulatedDeviceNodes, SimulatedPci
+from nvdra_sim.hardware.devices import (
+    SimulatedDeviceNodes,
+    SimulatedDriverModule,
+    SimulatedPci,
+)
+from nvdra_sim.hardware.driver import SimulatedDriver
 from nvdra_sim.hardware.errors import SimulationError, UnknownCall
+from nvdra_sim.hardware.nvidia_smi import SimulatedNvidiaSmi
 from nvdra_sim.hardware.nvml import SimulatedNvml
 from nvdra_sim.hardware.profile import load_profile
-from nvdra_sim.hardware.state import ANY_CALL, Fault, StateFile
+from nvdra_sim.hardware.state import ANY_CALL, STATE_FILE, Fault, StateFile
 from nvdra_sim.hardware.state_dir import open_state_dir
 
 if TYPE_CHECKING:
@@ -39,6 +46,7 @@ class SimulatedHardware:
         self.directory = directory
         self._file = file
         self._board = Board(profile, file)
+        self.driver = SimulatedDriver(profile, directory, file)
         self.machine = self._wire()
 
     @classmethod
@@ -83,17 +91,19 @@ class SimulatedHardware:
         gpu: int | None = None,
         times: int | None = None,
         latency_s: float = 0.0,
+        hang: bool = False,
     ) -> None:
         """Make `call` (a method of the ports, or `*`) take `latency_s` longer and fail with `code`.
 
         `code` is an NVML error number, 0 to be slow only; `gpu` None means all; `times` None means
-        until `heal`. Of several faults for a call, the first injected plays.
+        until `heal`. With `hang` the call does not return before `heal`. Of several faults for a
+        call, the first injected plays.
         """
         if call != ANY_CALL and call not in KNOWN_CALLS:
             raise UnknownCall(call, known=KNOWN_CALLS)
         if gpu is not None:
             self._checked(gpu)
-        fault = Fault(call, code=code, gpu=gpu, times=times, latency_s=latency_s)
+        fault = Fault(call, code=code, gpu=gpu, times=times, latency_s=latency_s, hang=hang)
         self._file.change(
             lambda state: msgspec.structs.replace(state, faults=(*state.faults, fault))
         )
@@ -101,6 +111,16 @@ class SimulatedHardware:
     def lose(self, gpu: int) -> None:
         """The GPU falls off the bus: every NVML call about it answers `GpuLost`."""
         self._change_gpu(gpu, lambda state: msgspec.structs.replace(state, lost=True))
+
+    def remove(self, gpu: int) -> None:
+        """The GPU leaves the machine. Sessions of NVML that have seen it find it lost."""
+        self._change_gpu(gpu, lambda state: msgspec.structs.replace(state, absent=True))
+        tree.gpu_tree(self.profile, gpu).clear(self.directory)
+
+    def insert(self, gpu: int) -> None:
+        """The GPU is back in its slot. Sessions of NVML that begin from now on see it."""
+        tree.gpu_tree(self.profile, self._checked(gpu)).lay_out(self.directory)
+        self._change_gpu(gpu, lambda state: msgspec.structs.replace(state, absent=False))
 
     def heal(self, gpu: int | None = None) -> None:
         """End all faults, or those of one GPU, and bring lost GPUs back."""
@@ -161,7 +181,13 @@ class SimulatedHardware:
             pci=SimulatedPci(self._board, sysfs=self.directory / tree.SYSFS),
             device_nodes=SimulatedDeviceNodes(self._board, driver_root=driver_root, procfs=procfs),
             driver_root=files,
+            nvidia_smi=SimulatedNvidiaSmi(self._board, driver_root=files),
             cdi_hook=HostHook(str(self.directory / tree.HOOK), host_root=Path("/")),
+            driver_module=SimulatedDriverModule(self._board),
+            announcers=(
+                FileAnnouncer(self.directory, {"/": (STATE_FILE,)}),
+                FileAnnouncer(driver_root),
+            ),
         )
 
     def _change_gpu(self, gpu: int, step: Callable[[GpuState], GpuState]) -> None:

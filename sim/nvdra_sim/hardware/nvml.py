@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nvdra_nodeagent.hardware.errors import SessionLost
 from nvdra_nodeagent.hardware.ports import (
     CiInstance,
     GiInstance,
@@ -15,8 +17,10 @@ from nvdra_nodeagent.hardware.ports import (
 )
 from nvdra_sim.hardware import identity
 from nvdra_sim.hardware.calls import (
+    DRIVER_NOT_LOADED,
     FUNCTION_NOT_FOUND,
     INVALID_ARGUMENT,
+    LIB_RM_VERSION_MISMATCH,
     NOT_FOUND,
     NOT_SUPPORTED,
     UNINITIALIZED,
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
     from nvdra_sim.hardware.state import GpuState, MigInstance
 
 _LIBRARY = "libnvidia-ml.so.1"
+_COMPUTE_MODES = (0, 2, 3)
 
 # A compute instance in one of NVML's "more memory" slices (REV2) has a profile of its own.
 _GI_ONE_SLICE_REV2 = 9
@@ -37,59 +42,110 @@ _CI_ONE_SLICE_REV1 = 7
 _CI_PROFILES = {1: 0, 2: 1, 3: 2, 4: 3, 7: 4, 8: 5, 6: 6}
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Session:
+    """What NVML learns when it is initialised; compared by identity."""
+
+    load: int
+    files: str | None
+    slots: tuple[int, ...]
+
+
 class SimulatedNvml:
-    """As strict about initialisation as the library."""
+    """As strict about initialisation as the library.
+
+    A session knows the GPUs that were there when it began, and ends with the load of the driver.
+    """
 
     def __init__(self, board: Board, *, driver_root: DriverRoot) -> None:
         self._board = board
         self._driver_root = driver_root
-        self._initialised = False
+        self._session: _Session | None = None
+        self._lost = False
         self._lock = threading.Lock()
 
     def init(self) -> None:
         with self._lock:
-            if self._initialised:
-                return
             self._driver_root.library(_LIBRARY)
+            driver = self._board.state().driver
+            if self._session and not self._lost and self._session.files == driver.files:
+                return
+            self._session = None
             self._board.play_faults("init")
-            self._initialised = True
+            self._session, self._lost = self._begin(), False
 
     def shutdown(self) -> None:
         with self._lock:
-            if self._initialised:
-                self._initialised = False
+            if self._session:
+                self._session = None
                 self._board.play_faults("shutdown")
 
     def driver_version(self) -> str:
         self.ask("driver_version")
-        return self._board.profile.driver_version
+        return self._board.state().driver.version or self._board.profile.driver_version
 
     def cuda_driver_version(self) -> int:
         self.ask("cuda_driver_version")
         return self._board.profile.cuda_version
 
     def device_count(self) -> int:
-        self.ask("device_count")
-        return len(self._board.profile.gpus)
+        return len(self.ask("device_count").slots)
 
     def device(self, index: int) -> SimulatedNvmlDevice:
-        if not 0 <= index < len(self._board.profile.gpus):
+        slots = self._session.slots if self._session else self._slots()
+        if not 0 <= index < len(slots):
             raise nvml_error("device", INVALID_ARGUMENT)
-        self.ask("device", gpu=index)
-        return SimulatedNvmlDevice(self, self._board, index)
+        session = self.ask("device", gpu=slots[index])
+        return SimulatedNvmlDevice(self, self._board, slots[index], session)
 
-    def ask(self, call: str, *, gpu: int | None = None) -> None:
-        """What every call goes through: initialised? lost? any fault to play?"""
-        if not self._initialised:
+    def device_by_uuid(self, uuid: str) -> SimulatedNvmlDevice:
+        slot = self._board.index_of_uuid(uuid)
+        if slot is None or (self._session and slot not in self._session.slots):
+            self.ask("device_by_uuid")
+            raise nvml_error("device_by_uuid", NOT_FOUND)
+        session = self.ask("device_by_uuid", gpu=slot)
+        return SimulatedNvmlDevice(self, self._board, slot, session)
+
+    def ask(
+        self, call: str, *, gpu: int | None = None, session: _Session | None = None
+    ) -> _Session:
+        """What every call goes through: initialised? lost? any fault to play?
+
+        `session` is that of a device, which is worth nothing in another one.
+        """
+        current = self._session
+        if current is None or (session and session is not current):
             raise nvml_error(call, UNINITIALIZED)
-        self._board.play_faults(call, gpu=gpu)
+        driver = self._board.state().driver
+        try:
+            if not driver.loaded or driver.load != current.load:
+                raise nvml_error(call, DRIVER_NOT_LOADED)
+            self._board.play_faults(call, gpu=gpu)
+        except SessionLost:
+            self._lost = True
+            raise
+        return current
+
+    def _begin(self) -> _Session:
+        driver, profile = self._board.state().driver, self._board.profile
+        if not driver.loaded:
+            raise nvml_error("init", DRIVER_NOT_LOADED)
+        files = profile.driver_version if driver.files is None else driver.files
+        if files != (driver.version or profile.driver_version):
+            raise nvml_error("init", LIB_RM_VERSION_MISMATCH)
+        return _Session(driver.load, driver.files, self._slots())
+
+    def _slots(self) -> tuple[int, ...]:
+        gpus = self._board.state().gpus
+        return tuple(slot for slot, gpu in enumerate(gpus) if not gpu.absent)
 
 
 class SimulatedNvmlDevice:
-    """One GPU, by its index in PCI order."""
+    """One GPU, by its slot: its place in the profile."""
 
-    def __init__(self, nvml: SimulatedNvml, board: Board, index: int) -> None:
+    def __init__(self, nvml: SimulatedNvml, board: Board, index: int, session: _Session) -> None:
         self._nvml = nvml
+        self._session = session
         self._board = board
         self._index = index
 
@@ -144,6 +200,16 @@ class SimulatedNvmlDevice:
             self._board.mig_handle(self._index, instance) for instance in self._state.instances
         )
 
+    def compute_mode(self) -> int:
+        self._ask("compute_mode")
+        return self._state.compute_mode
+
+    def set_compute_mode(self, mode: int) -> None:
+        self._ask("set_compute_mode")
+        if mode not in _COMPUTE_MODES:
+            raise nvml_error("set_compute_mode", INVALID_ARGUMENT)
+        self._board.change_gpu(self._index, compute_mode=mode)
+
     def gi_profile(self, index: int) -> GiProfile:
         self._ask("gi_profile")
         table = self._table("gi_profile")
@@ -183,7 +249,7 @@ class SimulatedNvmlDevice:
         return CiInstance(id=ci_id, gi_id=gi_id, profile_id=profile_id, slice_count=profile.slices)
 
     def _ask(self, call: str) -> None:
-        self._nvml.ask(call, gpu=self._index)
+        self._nvml.ask(call, gpu=self._index, session=self._session)
 
     @property
     def _slot(self) -> GpuSlot:

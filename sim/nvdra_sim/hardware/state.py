@@ -40,16 +40,37 @@ class MigInstance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class GpuState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One GPU's changeable side. `mig_pending` is the mode after the next GPU reset."""
+    """One GPU's changeable side. `mig_pending` is the mode after the next GPU reset.
+
+    `time_slice` and `compute_mode` are the driver's numbers and last until it is unloaded.
+    """
 
     mig_enabled: bool = False
     mig_pending: bool = False
     lost: bool = False
     instances: tuple[MigInstance, ...] = ()
+    time_slice: int = 0
+    compute_mode: int = 0
+    absent: bool = False
+
+
+class DriverState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The kernel module and the driver's files.
+
+    `version` is that of the module, `files` that of the files ("" while there are none); None and
+    "" stand for the profile's. `load` counts how often the module was loaded.
+    """
+
+    loaded: bool = True
+    load: int = 1
+    version: str = ""
+    files: str | None = None
 
 
 class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A call that fails with NVML error `code` (0: succeeds) after `latency_s`.
+
+    With `hang` it does not return before the fault is healed.
 
     `gpu` is the NVML index; None means any GPU and calls about no GPU. `times` counts down to the
     fault's end; None means until healed.
@@ -60,6 +81,7 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gpu: int | None = None
     times: Annotated[int, msgspec.Meta(gt=0)] | None = None
     latency_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    hang: bool = False
 
     def hits(self, call: str, gpu: int | None) -> bool:
         return self.call in (ANY_CALL, call) and self.gpu in (None, gpu)
@@ -82,6 +104,7 @@ class MachineState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     layout: str
     gpus: tuple[GpuState, ...]
     faults: tuple[Fault, ...] = ()
+    driver: DriverState = DriverState()
     version: int = _VERSION
 
 

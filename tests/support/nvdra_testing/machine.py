@@ -133,6 +133,12 @@ class PlainNvml:
         gpu: Any = _answer(self.gpus[index])
         return gpu
 
+    def device_by_uuid(self, uuid: str) -> Any:
+        for gpu in self.gpus:
+            if gpu.uuid() == uuid:
+                return gpu
+        raise NotFound("nvmlDeviceGetHandleByUUID", code=6, reason="Not Found")
+
 
 @dataclass
 class PlainPci:
@@ -171,6 +177,26 @@ class NoDriverRoot:
     binary = library
 
 
+class NoSmi:
+    """A machine without the driver's program."""
+
+    def time_slice(self, gpu_uuid: str) -> int | None:
+        raise DriverMissing("nvidia-smi", root="/driver-root", tried=("/usr/bin",))
+
+    def set_time_slice(self, gpu_uuid: str, interval: int) -> None:
+        self.time_slice(gpu_uuid)
+
+
+class NoModule:
+    """A machine whose kernel tells nothing."""
+
+    def load(self) -> str:
+        return ""
+
+    def gpus(self) -> tuple[str, ...]:
+        return ()
+
+
 class NoHook:
     def host_path(self) -> str:
         raise HardwareError("no hook")
@@ -184,6 +210,8 @@ def a_machine(*gpus: Any, nvml: Nvml | None = None, pci: PlainPci | None = None)
         device_nodes=NoFiles(),
         driver_root=NoDriverRoot(),
         cdi_hook=NoHook(),
+        nvidia_smi=NoSmi(),
+        driver_module=NoModule(),
     )
 
 
