@@ -5,6 +5,7 @@ Equal directories give equal bytes. Format: OCI image specification 1.1, image l
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import io
@@ -13,12 +14,14 @@ import tarfile
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 _MEDIA = "application/vnd.oci.image"
+MAKING = ".making-"
+"""Begins the names of what is not finished yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,11 +66,9 @@ def pack(directory: Path) -> Layer:
     """The directory as a compressed tar beside it; kept for the next time."""
     blob = directory.with_name(f"{directory.name}.tar.gz")
     if not blob.is_file():
-        with tempfile.NamedTemporaryFile(dir=directory.parent, delete=False) as file:
+        with _whole_or_not(blob) as file:
             with gzip.GzipFile("", mode="wb", compresslevel=6, fileobj=file, mtime=0) as packed:
                 _write_tar(directory, packed)
-        Path(file.name).chmod(0o644)
-        Path(file.name).rename(blob)
     with gzip.open(blob) as unpacked:
         diff_id = hashlib.file_digest(unpacked, "sha256").hexdigest()
     with blob.open("rb") as content:
@@ -90,16 +91,27 @@ def write_archive(
     )
     index = _json({"schemaVersion": 2, "manifests": [_named(manifest, config, reference)]})
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as file:
-        with tarfile.open(fileobj=file, mode="w") as archive:
-            _add_bytes(archive, "oci-layout", _json({"imageLayoutVersion": "1.0.0"}))
-            _add_bytes(archive, "index.json", index)
-            for blob in (document, manifest):
-                _add_bytes(archive, f"blobs/sha256/{_digest(blob)}", blob)
-            for layer in layers:
-                _add_file(archive, f"blobs/sha256/{layer.digest}", layer.file)
-    Path(file.name).chmod(0o644)
-    Path(file.name).rename(target)
+    with _whole_or_not(target) as file, tarfile.open(fileobj=file, mode="w") as archive:
+        _add_bytes(archive, "oci-layout", _json({"imageLayoutVersion": "1.0.0"}))
+        _add_bytes(archive, "index.json", index)
+        for blob in (document, manifest):
+            _add_bytes(archive, f"blobs/sha256/{_digest(blob)}", blob)
+        for layer in layers:
+            _add_file(archive, f"blobs/sha256/{layer.digest}", layer.file)
+
+
+@contextlib.contextmanager
+def _whole_or_not(target: Path) -> Iterator[IO[bytes]]:
+    """A file that takes the place of `target` once all of it is written."""
+    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=MAKING, delete=False) as file:
+        made = Path(file.name)
+        try:
+            yield file
+        except BaseException:
+            made.unlink()
+            raise
+    made.chmod(0o644)
+    made.rename(target)
 
 
 def _named(manifest: bytes, config: ImageConfig, reference: str) -> dict[str, Any]:
@@ -116,9 +128,9 @@ def _named(manifest: bytes, config: ImageConfig, reference: str) -> dict[str, An
 def _write_tar(directory: Path, target: gzip.GzipFile) -> None:
     with tarfile.open(fileobj=target, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for path in _walk(directory):
-            entry = archive.gettarinfo(str(path), arcname=str(path.relative_to(directory)))
-            if entry is None:  # a socket
+            if path.is_socket():  # tar has none
                 continue
+            entry = archive.gettarinfo(str(path), arcname=str(path.relative_to(directory)))
             # Only the modes are the directory's own: owners and times are the builder's.
             entry.uid = entry.gid = 0
             entry.uname = entry.gname = ""

@@ -10,13 +10,16 @@ Needs root, mmdebstrap 1.3, Go 1.25 with gcc, pip, and Python 3.11 or later.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import fcntl
 import os
 import shutil
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from archive import ImageConfig, Layer, pack, write_archive
+from archive import MAKING, ImageConfig, Layer, pack, write_archive
 from contents import (
     ARCHITECTURES,
     BuildError,
@@ -27,6 +30,9 @@ from contents import (
 )
 from layers import NAMES, Layers
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 _MIB = 1024 * 1024
 
 
@@ -34,7 +40,8 @@ def main() -> int:
     """Exit status 0, or 1 with one line on what is missing."""
     arguments = _parser().parse_args()
     try:
-        return int(arguments.run(arguments))
+        with alone(arguments.cache):
+            return int(arguments.run(arguments))
     except (BuildError, OSError) as exc:
         sys.stderr.write(f"build.py: {exc}\n")
         return 1
@@ -54,6 +61,20 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--architecture", choices=ARCHITECTURES, default=None)
         command.add_argument("--cache", type=Path, default=_cache())
     return parser
+
+
+@contextlib.contextmanager
+def alone(cache: Path) -> Iterator[None]:
+    """Keep other builds out of the cache, and clear away what a killed one left there."""
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for left in cache.glob(f"*/{MAKING}*"):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
+        yield
 
 
 def _archive(arguments: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from archive import MAKING
 from contents import (
     ARCHITECTURES,
     PROJECT,
@@ -63,7 +64,7 @@ class Layers:
         if target.is_dir():
             return target
         self._cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self._cache, prefix=".making-") as scratch:
+        with tempfile.TemporaryDirectory(dir=self._cache, prefix=MAKING) as scratch:
             made = Path(scratch) / "root"
             make(made)
             made.chmod(0o755)

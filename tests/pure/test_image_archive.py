@@ -99,6 +99,14 @@ def test_equal_trees_give_equal_layers(tree: Path) -> None:
     assert archive.pack(other).digest == first.digest
 
 
+def test_an_archive_that_cannot_be_finished_leaves_nothing(tree: Path) -> None:
+    lost = archive.Layer(tree / "gone.tar.gz", "1", "2")
+    before = sorted(tree.parent.iterdir())
+    with pytest.raises(FileNotFoundError):
+        archive.write_archive(tree.parent / "image.tar", [lost], config(), reference=REFERENCE)
+    assert sorted(tree.parent.iterdir()) == before
+
+
 def test_packing_twice_does_the_work_once(tree: Path) -> None:
     first = archive.pack(tree)
     before = first.file.stat().st_mtime_ns

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib
 import re
 import subprocess
@@ -17,6 +18,7 @@ from nvdra_testing.image import IMAGE, image_module
 if TYPE_CHECKING:
     from pathlib import Path
 
+build = image_module("build")
 contents = image_module("contents")
 layers = image_module("layers")
 DOCKERFILE = (IMAGE / "Dockerfile").read_text()
@@ -131,6 +133,23 @@ def test_layers_are_kept_until_what_they_hold_changes(tmp_path: Path) -> None:
     second = store._kept("base", make, "two")
     assert len(made) == 2
     assert sorted(path.name for path in (tmp_path / "amd64").iterdir()) == [second.name]
+
+
+def test_what_a_killed_build_left_is_cleared_away(tmp_path: Path) -> None:
+    left = tmp_path / "amd64" / f"{layers.MAKING}layer"
+    left.mkdir(parents=True)
+    (left / "root").touch()
+    left.with_name(f"{layers.MAKING}blob").touch()
+    kept = left.with_name("base-1")
+    kept.mkdir()
+    with build.alone(tmp_path):
+        assert list((tmp_path / "amd64").iterdir()) == [kept]
+
+
+def test_two_builds_take_turns_in_one_cache(tmp_path: Path) -> None:
+    with build.alone(tmp_path), (tmp_path / "lock").open("w") as other:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_a_layer_that_failed_leaves_nothing(tmp_path: Path) -> None:
