@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.e2e.injectors.users import Users, wait_until_clean
 from tests.e2e.product.release import Product, load_image
 from tests.e2e.ring.cluster import RealCluster
 from tests.e2e.ring.errors import Refused
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.e2e.ring.kubectl import Kubectl
+    from tests.e2e.ring.node import Node
 
 _HERE = Path(__file__).parent
 _numbers = itertools.count(1)
@@ -87,6 +89,25 @@ def product(cluster: RealCluster, say: Callable[[str], None]) -> Iterator[Produc
         yield installed
     finally:
         installed.uninstall()
+
+
+@pytest.fixture
+def node(product: Product) -> Node:
+    """A node on which the driver is installed and every GPU is free."""
+    node = product.cluster.nodes[1]
+    product.wait_until_ready(node)
+    wait_until_clean(node)
+    return node
+
+
+@pytest.fixture
+def users(kubectl: Kubectl, namespace: str, node: Node) -> Iterator[Users]:
+    """Pods with a GPU each, to be made on that node; it is clean again at the end."""
+    users = Users(kubectl, namespace, node)
+    users.prepare()
+    yield users
+    kubectl("delete", "pods", "--all", f"--namespace={namespace}")
+    wait_until_clean(node)
 
 
 @pytest.fixture

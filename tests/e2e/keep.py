@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -48,7 +49,7 @@ def up(arguments: argparse.Namespace) -> None:
     wanted = preflight.Wanted(cluster=arguments.name, port=arguments.port)
     preflight.check(wanted, say=say)
     ensure_built(say=say)
-    log = cache_root() / f"{arguments.name}.log"
+    log = _log(arguments.name)
     command = [sys.executable, str(Path(__file__).absolute()), "hold"]
     options = ["--name", arguments.name, f"--nodes={arguments.nodes}", f"--port={arguments.port}"]
     with log.open("w") as output:
@@ -63,7 +64,12 @@ def up(arguments: argparse.Namespace) -> None:
         record = ClusterRecord.read(arguments.name)
         return record is not None and record.is_up
 
-    eventually(is_up, until="the cluster is up", deadline_s=600)
+    try:
+        eventually(is_up, until="the cluster is up", deadline_s=600)
+    except BaseException:  # Ctrl-C, too
+        owner.terminate()
+        owner.wait()
+        raise
     record = ClusterRecord.read(arguments.name)
     assert record is not None
     say(f"cluster {record.name} runs at {record.server} (process {record.owner.pid}, log {log})")
@@ -93,7 +99,13 @@ def down(arguments: argparse.Namespace) -> None:
         eventually(lambda: not record.is_running, until=f"process {record.owner.pid} has ended")
     if (clusters_dir() / arguments.name).exists():
         record.erase()
+    _log(arguments.name).unlink(missing_ok=True)
     say(f"cluster {arguments.name} is stopped and removed")
+
+
+def _log(name: str) -> Path:
+    """What the owner in the background says."""
+    return cache_root() / f"{name}.log"
 
 
 def status(_: argparse.Namespace) -> None:
@@ -124,6 +136,13 @@ def build(_: argparse.Namespace) -> None:
     say(f"all programs are built ({time.monotonic() - started:.1f} s)")
 
 
+def _name(word: str) -> str:
+    """A folder and control groups have it, and are removed with the cluster."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,40}", word):
+        raise argparse.ArgumentTypeError(f"{word!r} is not lower-case letters, digits and hyphens")
+    return word
+
+
 def parse(words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -132,7 +151,9 @@ def parse(words: list[str]) -> argparse.Namespace:
     for action in (up, hold, down, status, enter, build):
         command = commands.add_parser(action.__name__, help=action.__doc__)
         command.set_defaults(action=action)
-        command.add_argument("--name", default="keep", help="of the cluster (%(default)s)")
+        command.add_argument(
+            "--name", type=_name, default="keep", help="of the cluster (%(default)s)"
+        )
         if action in (up, hold):
             command.add_argument("--nodes", type=int, default=2, choices=range(1, 10))
             command.add_argument("--port", type=int, default=0, help="on 127.0.0.1; 0: any")

@@ -4,35 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
 from tests.e2e.injectors.users import Users, left_on, wait_until_clean
 from tests.e2e.ring.patience import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.e2e.product.release import Product
     from tests.e2e.ring.cluster import RealCluster
     from tests.e2e.ring.kubectl import Kubectl, Manifest
     from tests.e2e.ring.node import Node
-
-
-@pytest.fixture
-def node(product: Product) -> Node:
-    """With every GPU free, and again at the end."""
-    node = product.cluster.nodes[1]
-    product.wait_until_ready(node)
-    wait_until_clean(node)
-    return node
-
-
-@pytest.fixture
-def users(kubectl: Kubectl, namespace: str, node: Node) -> Iterator[Users]:
-    users = Users(kubectl, namespace, node)
-    users.prepare()
-    yield users
-    kubectl("delete", "pods", "--all", f"--namespace={namespace}")
-    wait_until_clean(node)
 
 
 def test_the_gpu_of_a_force_deleted_pod_goes_to_the_next_one(users: Users, node: Node) -> None:

@@ -7,37 +7,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.e2e.injectors.plugin_process import process_of
-from tests.e2e.injectors.users import Users, claims_on, container_id, left_on, wait_until_clean
+from tests.e2e.injectors.users import Users, claims_on, left_on, wait_until_clean
+from tests.e2e.ring.objects import container_id
 from tests.e2e.ring.patience import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from tests.e2e.product.release import Product
     from tests.e2e.ring.cluster import RealCluster
-    from tests.e2e.ring.kubectl import Kubectl
     from tests.e2e.ring.node import Node
 
-_API_OUTAGE_S = 45.0
+_API_OUTAGE_S = 60.0
 """Longer than a node may be silent (40 s) and than a plugin tries to prepare (45 s)."""
-
-
-@pytest.fixture
-def node(product: Product) -> Node:
-    """With every GPU free, and again at the end."""
-    node = product.cluster.nodes[1]
-    product.wait_until_ready(node)
-    wait_until_clean(node)
-    return node
-
-
-@pytest.fixture
-def users(kubectl: Kubectl, namespace: str, node: Node) -> Iterator[Users]:
-    users = Users(kubectl, namespace, node)
-    users.prepare()
-    yield users
-    kubectl("delete", "pods", "--all", f"--namespace={namespace}")
-    wait_until_clean(node)
 
 
 def _assert_undisturbed(users: Users, failure: Callable[[], None]) -> None:

@@ -8,7 +8,7 @@ import pytest
 from tests.e2e.product.release import NAMESPACE
 from tests.e2e.product.user import GpuUser
 from tests.e2e.ring.errors import CommandFailed
-from tests.e2e.ring.objects import a_gpu_pod, a_gpu_template
+from tests.e2e.ring.objects import a_gpu_pod, a_gpu_template, container_id
 from tests.e2e.ring.patience import eventually
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def test_a_pod_has_its_gpu_again_after_a_reboot_of_its_node(
     node = product.cluster.nodes[1]
     user = GpuUser.running(product, namespace, node=node.name)
     before, uid = user.gpus(), user.claim()["metadata"]["uid"]
-    plugin = product.pod_on(node)["status"]["containerStatuses"][0]["containerID"]
+    plugin = container_id(product.pod_on(node))
 
     node.reboot()
 
@@ -82,7 +82,7 @@ def test_a_pod_has_its_gpu_again_after_a_reboot_of_its_node(
     assert user.gpus() == before
     assert uid in node.enter("ls", "/var/run/cdi")
     product.wait_until_ready(node)
-    assert product.pod_on(node)["status"]["containerStatuses"][0]["containerID"] != plugin
+    assert container_id(product.pod_on(node)) != plugin
 
 
 def test_a_claim_is_undone_on_the_node_when_its_pod_is_gone(

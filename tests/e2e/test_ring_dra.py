@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.e2e.ring.kubectl import is_ready
 from tests.e2e.ring.node_files import KUBELET_KUBECONFIG
-from tests.e2e.ring.objects import a_gpu_pod, a_gpu_template
+from tests.e2e.ring.objects import a_gpu_pod, a_gpu_template, container_id
 from tests.e2e.ring.patience import eventually
 
 if TYPE_CHECKING:
@@ -158,11 +158,6 @@ def _gpus_of(kubectl: Kubectl, pod: str, namespace: str) -> list[str]:
     return eventually(lambda: _gpu_names(said()), until=f"{pod} has told its GPUs")
 
 
-def _container_id(pod: Manifest) -> str:
-    [container] = pod["status"]["containerStatuses"]
-    return str(container.get("containerID"))
-
-
 def test_slices_wiped_by_a_kubelet_start_come_back(
     cluster: RealCluster, kubectl: Kubectl, user: Manifest
 ) -> None:
@@ -194,7 +189,7 @@ def test_after_a_kubelet_restart_a_running_pod_keeps_its_gpu_and_a_new_one_gets_
     [second] = _gpus_of(kubectl, "next", namespace)
     assert second != first
     after = kubectl.get("pod", "user", namespace=namespace)
-    assert _container_id(after) == _container_id(user)
+    assert container_id(after) == container_id(user)
 
 
 def test_after_a_reboot_the_pod_has_the_gpu_of_its_claim_again(
@@ -208,7 +203,7 @@ def test_after_a_reboot_the_pod_has_the_gpu_of_its_claim_again(
 
     def restarted() -> bool:
         pod = kubectl.get("pod", "user", namespace=namespace)
-        return is_ready(pod) and _container_id(pod) != _container_id(user)
+        return is_ready(pod) and container_id(pod) != container_id(user)
 
     eventually(restarted, until="the pod runs in a new container")
     assert _gpus_of(kubectl, "user", namespace) == before

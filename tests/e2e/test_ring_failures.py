@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.e2e.ring.errors import CommandFailed
 from tests.e2e.ring.kubectl import is_ready
-from tests.e2e.ring.objects import a_pod
+from tests.e2e.ring.network import API_PORT, CONTROL_PLANE_IP
+from tests.e2e.ring.objects import a_pod, container_id
 from tests.e2e.ring.patience import eventually
 
 if TYPE_CHECKING:
@@ -32,11 +33,6 @@ def node(cluster: RealCluster) -> Node:
     return cluster.nodes[1]
 
 
-def _container_id(pod: Manifest) -> str:
-    [container] = pod["status"]["containerStatuses"]
-    return str(container.get("containerID"))
-
-
 def _pod_runs(kubectl: Kubectl, namespace: str, name: str) -> None:
     kubectl.create(a_pod(name, "true", namespace=namespace, node="node-2"))
     kubectl.wait_for_phase("Succeeded", name, namespace=namespace)
@@ -52,7 +48,7 @@ def test_pods_outlive_a_killed_kubelet(
     _pod_runs(kubectl, namespace, "after")
 
     after = kubectl.get("pod", "sleeper", namespace=namespace)
-    assert _container_id(after) == _container_id(sleeper)
+    assert container_id(after) == container_id(sleeper)
 
 
 def test_pods_outlive_a_restarted_containerd(
@@ -62,7 +58,7 @@ def test_pods_outlive_a_restarted_containerd(
     _pod_runs(kubectl, namespace, "after")
 
     after = kubectl.get("pod", "sleeper", namespace=namespace)
-    assert _container_id(after) == _container_id(sleeper)
+    assert container_id(after) == container_id(sleeper)
 
 
 def test_a_reboot_brings_a_new_boot_id_and_the_pod_in_a_new_container(
@@ -74,7 +70,7 @@ def test_a_reboot_brings_a_new_boot_id_and_the_pod_in_a_new_container(
 
     def restarted() -> bool:
         pod = kubectl.get("pod", "sleeper", namespace=namespace)
-        return is_ready(pod) and _container_id(pod) != _container_id(sleeper)
+        return is_ready(pod) and container_id(pod) != container_id(sleeper)
 
     eventually(restarted, until="the pod runs in a new container")
     told = kubectl.get("node", node.name)["status"]["nodeInfo"]["bootID"]
@@ -106,7 +102,21 @@ def test_pods_run_on_while_the_api_server_is_down(
     _pod_runs(kubectl, namespace, "after")
 
     after = kubectl.get("pod", "sleeper", namespace=namespace)
-    assert _container_id(after) == _container_id(sleeper)
+    assert container_id(after) == container_id(sleeper)
+
+
+def test_a_node_whose_cable_is_pulled_reaches_nobody(node: Node) -> None:
+    knock = ("timeout", "3", "bash", "-c", f": < /dev/tcp/{CONTROL_PLANE_IP}/{API_PORT}")
+    node.enter(*knock)
+
+    node.unplug()
+    try:
+        with pytest.raises(CommandFailed):
+            node.enter(*knock)
+    finally:
+        node.plug()
+
+    eventually(lambda: node.enter(*knock) == "", until="the node is back on the network")
 
 
 def test_nodes_do_not_see_each_others_files_and_devices(cluster: RealCluster) -> None:

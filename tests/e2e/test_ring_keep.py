@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.e2e.ring import cgroups
+from tests.e2e.ring.errors import CommandFailed
 from tests.e2e.ring.patience import eventually
 from tests.e2e.ring.processes import ProcessMark, run
 from tests.e2e.ring.record import ClusterRecord
@@ -50,6 +51,12 @@ def test_a_kept_cluster_can_be_used_and_is_listed(kept: str) -> None:
     assert f"{kept}: up, {record.server}, {record.kubeconfig}" in _keep("status", kept)
     entered = [sys.executable, str(_KEEP), "enter", "--name", kept, "node-2", "hostname"]
     assert run(entered) == "node-2\n"
+
+
+def test_a_name_that_is_no_plain_word_is_refused() -> None:
+    for name in ("", "..", "a/b"):
+        with pytest.raises(CommandFailed, match="lower-case letters, digits and hyphens"):
+            _keep("up", name)
 
 
 def test_after_down_nothing_is_left() -> None:

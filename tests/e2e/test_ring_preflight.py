@@ -37,13 +37,41 @@ def test_without_root_the_line_names_sudo() -> None:
 
 
 def test_missing_tools_are_named_with_their_packages(tmp_path: Path) -> None:
-    for tool in ("go", "ip", "ldd", "mount", "nsenter", "openssl", "pivot_root", "unshare"):
+    for tool in ("go", "ip", "ldd", "mount", "nsenter", "openssl", "pivot_root", "setpriv",
+                 "unshare"):  # fmt: skip
         (tmp_path / tool).symlink_to(shutil.which(tool, path="/usr/local/go/bin:/usr/bin:/usr/sbin")
                                      or "/bin/true")  # fmt: skip
 
     [line] = _refusal(Wanted(cluster="none", path=str(tmp_path)))
 
     assert line == "nft, runc not found: apt-get install --yes nftables runc"
+
+
+def test_without_go_and_without_built_programs_the_line_names_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    system = os.pathsep.join(("/usr/sbin", "/usr/bin", "/sbin", "/bin"))
+
+    if shutil.which("go", path=system):
+        pytest.skip("Go is among the system's own programs here")
+    [line] = _refusal(Wanted(cluster="none", path=system))
+
+    assert line.startswith("no Go to build Kubernetes v")
+    assert "install Go 1." in line
+
+
+def test_a_full_disk_is_named_with_what_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    lines = _refusal(Wanted(cluster="none", free_bytes=lambda folder: 1 << 28))
+
+    [line] = [line for line in lines if str(tmp_path) in line and "clusters" not in line]
+    assert line.startswith("0.2 GiB free in ")
+    assert "7 GiB needed" in line
+    assert "XDG_CACHE_HOME" in line
 
 
 def test_real_device_nodes_are_refused(tmp_path: Path) -> None:

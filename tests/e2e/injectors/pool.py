@@ -20,8 +20,10 @@ from tests.e2e.ring.machine import Daemon
 from tests.e2e.ring.network import API_PORT, CONTROL_PLANE_IP
 from tests.e2e.ring.patience import eventually
 
+from nvdra_testing.helm import rendered, the
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from tests.e2e.ring.cluster import RealCluster
     from tests.e2e.ring.kubectl import Kubectl, Manifest
@@ -117,10 +119,11 @@ class AgentPool:
         """Wait until every agent serves its metrics, which is the end of its start."""
         eventually(lambda: len(self._scraped()) == self.size, until="all agents serve metrics")
 
-    def calls(self) -> Calls:
+    def calls(self, agents: Iterable[int] | None = None) -> Calls:
+        """By all agents, or those of these numbers, each since it was started last."""
         made: Counter[tuple[str, str]] = Counter()
         refused = 0
-        for text in self._scraped().values():
+        for text in self._scraped(agents).values():
             for sample in _samples(text, "nvidia_dra_kube_api_requests_total"):
                 labels = sample.labels
                 made[labels["verb"].lower(), labels["resource"]] += int(sample.value)
@@ -131,8 +134,9 @@ class AgentPool:
         """Of each agent: resident, proportional (shared pages divided) and anonymous memory."""
         return [_memory_mib(agent.pid_mark().pid) for agent in self.agents]
 
-    def _scraped(self) -> dict[str, str]:
-        ports = [str(_FIRST_PORT + number) for number in range(self.size)]
+    def _scraped(self, agents: Iterable[int] | None = None) -> dict[str, str]:
+        chosen = range(self.size) if agents is None else agents
+        ports = [str(_FIRST_PORT + number) for number in chosen]
         machine = self.cluster.control_plane.machine
         answers: dict[str, str] = json.loads(
             machine.enter(self.python, "-I", "-S", "-c", _SCRAPE, *ports)
@@ -191,15 +195,7 @@ def _write_account(cluster: RealCluster, folder: Path) -> None:
 
 def _account() -> Sequence[Manifest]:
     """The rights that the chart gives a plugin."""
-    rules = [
-        {"apiGroups": ["resource.k8s.io"], "resources": ["resourceclaims"], "verbs": [*READS]},
-        {
-            "apiGroups": ["resource.k8s.io"],
-            "resources": ["resourceslices"],
-            "verbs": [*READS, "create", "update", "patch", "delete"],
-        },
-        {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]},
-    ]
+    rules = the(rendered(), "ClusterRole")["rules"]
     role = {"kind": "ClusterRole", "name": _ACCOUNT, "apiGroup": "rbac.authorization.k8s.io"}
     subject = {"kind": "ServiceAccount", "name": _ACCOUNT, "namespace": "default"}
     return [

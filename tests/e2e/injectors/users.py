@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from tests.e2e.ring.errors import RingError
-from tests.e2e.ring.objects import a_gpu_pod, a_gpu_template
+from tests.e2e.ring.objects import a_gpu_pod, a_gpu_template, container_id
 from tests.e2e.ring.patience import eventually
 
 if TYPE_CHECKING:
@@ -85,12 +85,6 @@ class Users:
         )  # fmt: skip
         pod["spec"]["restartPolicy"] = "Always"
         return pod
-
-
-def container_id(pod: Manifest) -> str:
-    """``containerd://...`` of the pod's only container, "" before it was created."""
-    [container] = pod["status"].get("containerStatuses") or [{}]
-    return str(container.get("containerID", ""))
 
 
 def left_on(node: Node) -> set[str]:

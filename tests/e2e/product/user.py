@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.e2e.ring.errors import RingError
 from tests.e2e.ring.kubectl import is_ready
-from tests.e2e.ring.objects import a_gpu_pod, a_gpu_template
+from tests.e2e.ring.objects import a_gpu_pod, a_gpu_template, container_id
 from tests.e2e.ring.patience import eventually
 
 if TYPE_CHECKING:
@@ -73,20 +73,15 @@ class GpuUser:
     def is_undisturbed(self) -> bool:
         """Whether the pod is Ready, in the container in which it was first."""
         pod = self.now()
-        return is_ready(pod) and _container(pod) == _container(self.first)
+        return is_ready(pod) and container_id(pod) == container_id(self.first)
 
     def wait_until_restarted(self) -> None:
         """Wait until the pod is Ready in a new container."""
 
         def look() -> bool:
             pod = self.now()
-            if is_ready(pod) and _container(pod) != _container(self.first):
+            if is_ready(pod) and container_id(pod) != container_id(self.first):
                 return True
             raise RingError(f"{self.name} has {pod['status']}")
 
         eventually(look, until=f"{self.name} runs in a new container", every_s=0.3)
-
-
-def _container(pod: Manifest) -> str:
-    [status] = pod["status"]["containerStatuses"]
-    return str(status.get("containerID"))

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 KUBERNETES_VERSION = "v1.36.3"
 CONTAINERD_VERSION = "v2.3.7"
 CNI_VERSION = "v1.9.1"
-CDI_HOOK_VERSION = "v1.19.1"
 
 _KUBERNETES_LINKS = (
     "etcd",
@@ -59,7 +58,6 @@ class Parcel:
     links: tuple[str, ...] = ()
     linker_flags: tuple[str, ...] = ("-s", "-w")
     needs_module: bool = False
-    needs_cgo: bool = False
     cold_build: str = "some seconds"
 
     def sources(self) -> list[Path]:
@@ -69,7 +67,7 @@ class Parcel:
 
     def key(self) -> str:
         """Changes when the built programs would; the Go version is left out on purpose."""
-        choices = (self.programs, self.packages, self.links, self.linker_flags, self.needs_cgo)
+        choices = (self.programs, self.packages, self.links, self.linker_flags)
         digest = hashlib.sha256(repr(choices).encode())
         for source in self.sources():
             digest.update(source.name.encode() + b"\0" + source.read_bytes())
@@ -125,13 +123,6 @@ CNI_PLUGINS = Parcel(
     ),
 )
 TOOL = Parcel(name="tool", version="v1", programs=("tool",), command="cmd/tool")
-CDI_HOOK = Parcel(
-    name="cdi-hook",
-    version=CDI_HOOK_VERSION,
-    programs=("nvidia-cdi-hook",),
-    packages=("github.com/NVIDIA/nvidia-container-toolkit/cmd/nvidia-cdi-hook",),
-    needs_cgo=True,
-)
 
 CLUSTER_PARCELS = (KUBERNETES, CONTAINERD, CNI_PLUGINS, TOOL)
 
@@ -179,13 +170,12 @@ def _build(parcel: Parcel) -> None:
         folder = Path(scratch) / "built"
         folder.mkdir()
         flags = ["-trimpath", "-buildvcs=false", "-ldflags", " ".join(parcel.linker_flags)]
-        cgo = "1" if parcel.needs_cgo else "0"
         if parcel.command:
             command = ["build", *flags, "-o", f"{folder}/", f"./{parcel.command}"]
-            _go(command, CGO_ENABLED=cgo)
+            _go(command)
         else:
             packages = [f"{package}@{parcel.version}" for package in parcel.packages]
-            _go(["install", *flags, *packages], CGO_ENABLED=cgo, GOBIN=str(folder))
+            _go(["install", *flags, *packages], GOBIN=str(folder))
         for link in parcel.links:
             (folder / link).symlink_to(parcel.programs[0])
         _check_complete(parcel, folder)
@@ -193,12 +183,15 @@ def _build(parcel: Parcel) -> None:
 
 
 def _go(arguments: list[str], **environment: str) -> None:
-    """Run the Go client at the lowest priority; what it prints is told only when it fails."""
+    """Run the Go client at the lowest priority; what it prints is told only when it fails.
+
+    It ends with us: the next run would not wait for it, and take away what it builds.
+    """
     with tempfile.TemporaryFile("w+") as log:
         status = subprocess.call(
-            ["nice", "-n", "19", "go", *arguments],
+            ["setpriv", "--pdeathsig", "KILL", "--", "nice", "-n", "19", "go", *arguments],
             cwd=PROGRAM_SOURCES,
-            env={**os.environ, **environment},
+            env={**os.environ, "CGO_ENABLED": "0", **environment},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

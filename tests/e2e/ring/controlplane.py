@@ -65,10 +65,6 @@ class ControlPlane:
         """The same for programs in the cluster; the certificate has this address."""
         return f"https://{CONTROL_PLANE_IP}:{API_PORT}"
 
-    @property
-    def port(self) -> int:
-        return self._relay.port
-
     def start(self) -> None:
         """Start etcd and the API server; both come up while the caller does other things."""
         self.etcd.start()

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from .machine import Machine
 
 CONTROL_PLANE_IP = "10.77.0.1"
-NODE_RANGE = "10.77.0.0/24"
 POD_RANGE = "10.78.0.0/16"
 SERVICE_RANGE = "10.96.0.0/16"
 API_PORT = 6443

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import uuid
 from typing import TYPE_CHECKING
 
@@ -201,10 +200,3 @@ class Node:
     def reboot(self) -> None:
         self.power_off()
         self.power_on()
-
-
-def power_off_all(nodes: Sequence[Node]) -> None:
-    """Cut the power of several nodes; one that fails does not keep the others on."""
-    with contextlib.ExitStack() as stack:
-        for node in nodes:
-            stack.callback(node.power_off)

@@ -85,6 +85,12 @@ def names(manifests: Sequence[Manifest]) -> list[str]:
     return [manifest["metadata"]["name"] for manifest in manifests]
 
 
+def container_id(pod: Manifest) -> str:
+    """``containerd://...`` of the pod's only container, another after each restart; "" before."""
+    [container] = pod.get("status", {}).get("containerStatuses") or [{}]
+    return str(container.get("containerID", ""))
+
+
 def a_gpu_template(*, namespace: str, device_class: str = "gpu.nvidia.com") -> Manifest:
     """A claim template for one device of the class, named one-gpu."""
     request = {"name": "gpu", "exactly": {"deviceClassName": device_class}}

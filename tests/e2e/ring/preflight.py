@@ -33,19 +33,25 @@ _TOOLS = {
     "openssl": "openssl",
     "pivot_root": "util-linux",
     "runc": "runc",
+    "setpriv": "util-linux",
     "unshare": "util-linux",
 }
 
 
+def _free_bytes(folder: Path) -> int:
+    return shutil.disk_usage(folder).free
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What a run is going to ask of the machine; the roots are parameters for tests."""
+    """What a run is going to ask of the machine; what it looks at are parameters for tests."""
 
     cluster: str
     port: int = 0
     dev: Path = Path("/dev")
     path: str | None = None
     euid: int | None = None
+    free_bytes: Callable[[Path], int] = _free_bytes
 
 
 def check(wanted: Wanted, *, say: Callable[[str], None]) -> None:
@@ -78,7 +84,7 @@ def _first_obstacles(wanted: Wanted) -> Iterator[RingError]:
 
 def _further_obstacles(wanted: Wanted) -> Iterator[RingError]:
     yield from _running(wanted)
-    yield from _disk_space()
+    yield from _disk_space(wanted)
     yield from _port(wanted)
     if clusters_dir().is_dir():
         yield from _kernel()
@@ -131,7 +137,7 @@ def _running(wanted: Wanted) -> Iterator[RingError]:
         )
 
 
-def _disk_space() -> Iterator[RingError]:
+def _disk_space(wanted: Wanted) -> Iterator[RingError]:
     is_cold = binaries.KUBERNETES in binaries.missing_parcels()
     places = {cache_root(): _DISK_WARM, clusters_dir(): _DISK_WARM}
     if is_cold:
@@ -145,7 +151,7 @@ def _disk_space() -> Iterator[RingError]:
                 remedy="point XDG_CACHE_HOME, GOCACHE or NVDRA_E2E_STATE at a folder to write in",
             )
             continue
-        free = shutil.disk_usage(folder).free
+        free = wanted.free_bytes(folder)
         if free < needed:
             yield RingError(
                 f"{free / _GIB:.1f} GiB free in {folder}, {needed / _GIB:.0f} GiB needed",
@@ -171,12 +177,13 @@ def _kernel() -> Iterator[RingError]:
         yield RingError("no new namespaces can be made here",
                         remedy="run on the host or in a privileged container")  # fmt: skip
         return
+    mine = f"nvdra-preflight-{os.getpid()}"  # another run may be trying at this moment
     try:
-        cgroups.create("nvdra-preflight")
-        cgroups.remove("nvdra-preflight")
+        cgroups.create(mine)
+        cgroups.remove(mine)
     except RingError as error:
         yield error
-    scratch = clusters_dir() / ".preflight"
+    scratch = clusters_dir() / f".{mine}"
     for name in ("lower", "upper", "work", "merged"):
         (scratch / name).mkdir(parents=True, exist_ok=True)
     layers = f"lowerdir={scratch}/lower,upperdir={scratch}/upper,workdir={scratch}/work"
