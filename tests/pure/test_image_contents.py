@@ -7,6 +7,7 @@ import importlib
 import re
 import subprocess
 import sys
+import tomllib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -79,6 +80,13 @@ def test_the_docker_build_sees_all_sources() -> None:
     ignored = (IMAGE / "Dockerfile.dockerignore").read_text().splitlines()
     kept = {line.removeprefix("!") for line in ignored if line.startswith("!")}
     assert kept >= {*contents.SOURCES, "manifests/image", "README.md", "LICENSE"}
+
+
+def test_the_product_layer_is_made_anew_when_anything_in_the_wheel_changes() -> None:
+    whole = tomllib.loads((contents.PROJECT / "pyproject.toml").read_text())
+    wheel = whole["tool"]["hatch"]["build"]["targets"]["wheel"]
+    for packed in (*wheel["packages"], *wheel["force-include"]):
+        assert packed.startswith(contents.SOURCES), packed
 
 
 def test_trimming_removes_what_patterns_name_and_no_more(tmp_path: Path) -> None:
