@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
 from tests.e2e.product.release import NAMESPACE
 from tests.e2e.product.user import GpuUser
 from tests.e2e.ring.errors import CommandFailed
-from tests.e2e.ring.objects import a_gpu_pod, a_gpu_template, container_id
+from tests.e2e.ring.objects import a_gpu_pod, a_gpu_template, a_pod, container_id
 from tests.e2e.ring.patience import eventually
 
 if TYPE_CHECKING:
@@ -85,6 +86,20 @@ def test_a_pod_has_its_gpu_again_after_a_reboot_of_its_node(
     assert container_id(product.pod_on(node)) != plugin
 
 
+def test_a_pod_that_counts_gpus_as_for_a_device_plugin_gets_them(
+    product: Product, kubectl: Kubectl, namespace: str
+) -> None:
+    pod = a_pod("counts", "nvidia-smi", "-L", namespace=namespace)
+    pod["spec"]["containers"][0]["resources"] = {"limits": {"nvidia.com/gpu": 2}}
+    kubectl.create(pod)
+
+    kubectl.wait_for_phase("Succeeded", "counts", namespace=namespace)
+
+    seen = re.findall(r"GPU-[0-9a-f-]{36}", kubectl.logs("counts", namespace=namespace))
+    assert len(set(seen)) == 2
+    assert set(seen) <= set(product.devices().values())
+
+
 def test_a_claim_is_undone_on_the_node_when_its_pod_is_gone(
     product: Product, kubectl: Kubectl, namespace: str
 ) -> None:
@@ -109,6 +124,8 @@ def test_a_plugin_may_not_write_the_slices_of_another_node(
     assert name in kubectl(*delete, f"{node}node-2")
     with pytest.raises(CommandFailed, match="may only write ResourceSlices of that node"):
         kubectl(*delete, f"{node}node-1")
+    with pytest.raises(CommandFailed, match="the request comes with no node"):
+        kubectl(*delete)
 
 
 def _account(product: Product) -> str:
