@@ -53,6 +53,19 @@ def write_durably(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         raise storage_error("write", path, error) from error
 
 
+def move_durably(source: Path, target: Path) -> None:
+    """Rename within one directory, replacing `target`; done already is success.
+
+    :raises Retryable: reason `StorageUnwritable`.
+    """
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            source.replace(target)
+        _sync_directory(source.parent)
+    except OSError as error:
+        raise storage_error("rename", source, error) from error
+
+
 def remove_durably(path: Path) -> bool:
     """Remove `path`; on return it stays away even after a power cut.
 

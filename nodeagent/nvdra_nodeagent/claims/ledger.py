@@ -108,6 +108,19 @@ class Ledger:
         if fence:
             self._settle(uid)
 
+    def explain(self, uid: str, obstacle: str) -> None:
+        """Why the claim's fence stands, for whoever meets it."""
+        with self._lock:
+            if fence := self._fences.get(uid):
+                self._fences[uid] = msgspec.structs.replace(fence, obstacle=obstacle)
+
+    def widen(self, uid: str, devices: Iterable[str]) -> None:
+        """The claim of the fence may hold these too."""
+        with self._lock:
+            if fence := self._fences.get(uid):
+                names = _unique((*fence.devices, *devices))
+                self._fences[uid] = msgspec.structs.replace(fence, devices=names)
+
     def device_counts(self) -> dict[str, int]:
         """Held devices by type."""
         with self._lock:

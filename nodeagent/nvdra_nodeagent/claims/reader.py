@@ -76,8 +76,8 @@ class ClaimReader:
             raise
         return _uid(body)
 
-    async def all_uids(self) -> frozenset[str]:
-        """The UIDs of all claims of the cluster. Heavy: only for what cannot be asked by name.
+    async def by_uid(self) -> dict[str, Body]:
+        """All claims of the cluster. Heavy: only for what cannot be asked by name.
 
         :raises AgentError: the API gave no usable answer.
         """
@@ -88,7 +88,11 @@ class ClaimReader:
         items = found.get("items")
         if not isinstance(items, list):
             raise Retryable("ApiUnavailable", "LIST ResourceClaims: the answer has no items")
-        return frozenset(_uid(item) for item in items)
+        return {_uid(item): item for item in items}
+
+    async def all_uids(self) -> frozenset[str]:
+        """The UIDs of all claims; as `by_uid`."""
+        return frozenset(await self.by_uid())
 
     async def _any_version(self, call: Callable[[Resource], Awaitable[Body]], *, name: str) -> Body:
         """A server that lacks the version answers 404 as for a missing object, but names none."""

@@ -68,7 +68,7 @@ class Fence(msgspec.Struct, frozen=True, kw_only=True):
     Its devices are granted to nobody until a prepare, an unprepare or the sweeper settles it.
     `devices` and `gpu_uuids` are what could be salvaged. A `newer` record is whole, but was written
     by a later version of the agent, which alone can undo it. `free` are devices that it holds with
-    admin access, which excludes nobody.
+    admin access, which excludes nobody. `obstacle` is why it could not be given a record again.
     """
 
     uid: str
@@ -78,6 +78,11 @@ class Fence(msgspec.Struct, frozen=True, kw_only=True):
     claim: ClaimRef | None = None
     newer: bool = False
     free: tuple[str, ...] = ()
+    obstacle: str = ""
+
+    def why(self) -> str:
+        """Why its devices are held back."""
+        return f"{self.reason}; {self.obstacle}" if self.obstacle else self.reason
 
     def extents(self, inventory: Inventory) -> tuple[Extent, ...]:
         """Exact where the device is known, else the whole GPU."""

@@ -138,7 +138,10 @@ class Sweeper:
         self._ledger.refresh()
         found = {
             record.claim.uid: _Suspect(
-                record.claim.uid, record.claim, "record", record.boot_id == self._boot_id
+                record.claim.uid,
+                record.claim if record.claim.name else None,
+                "record",
+                record.boot_id == self._boot_id,
             )
             for record in self._ledger.records()
         }
