@@ -54,6 +54,16 @@ class LockFile:
             raise self._error("lock", error) from error
         return True
 
+    def is_free(self, key: str) -> bool:
+        """Whether no other process has it now. Never blocks."""
+        lock = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, _offset(key), 1, 0)
+        try:
+            found = fcntl.fcntl(self._descriptor, fcntl.F_OFD_GETLK, lock)
+        except OSError as error:
+            raise self._error("look at", error) from error
+        kind: int = _FLOCK.unpack(found)[0]
+        return kind == fcntl.F_UNLCK
+
     def unlock(self, key: str) -> None:
         try:
             self._set(fcntl.F_UNLCK, key)
