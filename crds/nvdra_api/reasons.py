@@ -181,6 +181,22 @@ _RETRIED: Final = (
         "Delete the pods of the claim that the message names; its devices are free afterwards.",
     ),
     Reason(
+        "EffectConflict",
+        Kind.RETRIED,
+        Actor.USER,
+        "Another claim on the same GPU has set the GPU in another way, e.g. with another time "
+        "slice.",
+        "Use the same `sharing` settings in all claims that share a GPU, or wait until the pods of "
+        "the other claim have ended.",
+    ),
+    Reason(
+        "GpuSettingFailed",
+        Kind.RETRIED,
+        Actor.NODE,
+        "The driver did not take a setting of the GPU, e.g. its time slice.",
+        "Try the command that the message names on the node.",
+    ),
+    Reason(
         "ClaimBusy",
         Kind.RETRIED,
         Actor.NOBODY,
@@ -193,6 +209,21 @@ _RETRIED: Final = (
         Actor.NOBODY,
         "Work of another claim on the same GPU has not ended yet.",
         "Wait; if it stays, look at the GPU: does `nvidia-smi` answer?",
+    ),
+    Reason(
+        "NotReserved",
+        Kind.RETRIED,
+        Actor.NOBODY,
+        "The record of a claim was lost and is not made anew: the claim is reserved for no pod.",
+        "Nothing: its devices become free when the claim is deleted or deallocated.",
+    ),
+    Reason(
+        "NotPrepared",
+        Kind.RETRIED,
+        Actor.NOBODY,
+        "The record of a claim was lost and is not made anew: its CDI file is not of the devices "
+        "that it has now.",
+        "Nothing: its devices become free with the claim's next prepare or unprepare.",
     ),
     Reason(
         "Overtaken",
@@ -262,6 +293,27 @@ _NODE: Final = (
         "Look at the GPU that the message names, and at the kernel's log.",
     ),
     Reason(
+        "GpuLost",
+        Kind.NODE,
+        Actor.NODE,
+        "The GPU does not answer any more.",
+        "Look at the kernel's log for XID errors; reset the GPU, or reboot the node.",
+    ),
+    Reason(
+        "ProgramTimedOut",
+        Kind.NODE,
+        Actor.NODE,
+        "A program of the NVIDIA driver, such as `nvidia-smi`, did not end in time.",
+        "Run it on the node; a GPU that hangs needs a reset.",
+    ),
+    Reason(
+        "EffectTooNew",
+        Kind.NODE,
+        Actor.NODE,
+        "A later version of the driver keeps the GPU's settings; this version cannot read them.",
+        "Install the later version again, at least until the pods on that GPU have ended.",
+    ),
+    Reason(
         "DiskFull",
         Kind.NODE,
         Actor.NODE,
@@ -281,6 +333,14 @@ _NODE: Final = (
         Actor.NODE,
         "The directory of the driver's records cannot be listed.",
         "Look at the directory and its disk.",
+    ),
+    Reason(
+        "CheckpointBusy",
+        Kind.NODE,
+        Actor.NODE,
+        "Another driver for the same GPUs still runs on the node, and its state cannot be taken "
+        "over.",
+        "Stop the earlier driver's plugin on the node.",
     ),
     Reason(
         "LockFailed",
@@ -361,7 +421,45 @@ _START: Final = (
     ),
 )
 
-_NOTICES: Final[tuple[Reason, ...]] = ()
+_NOTICES: Final = (
+    Reason(
+        "Prepared",
+        Kind.NOTICE,
+        Actor.NOBODY,
+        "The devices of a claim are ready for its pods: the reason of a condition that is true.",
+        "Nothing.",
+    ),
+    Reason(
+        "ClaimRecovered",
+        Kind.NOTICE,
+        Actor.NOBODY,
+        "A claim that could not be prepared, or given back, was so after all.",
+        "Nothing.",
+    ),
+    Reason(
+        "StateQuarantined",
+        Kind.NOTICE,
+        Actor.NODE,
+        "A file in which the driver keeps what a claim holds was damaged; it was moved aside, and "
+        "the claim's devices are given to nobody else.",
+        "Look at the node's disk. The devices are free again when the claim's pods have ended.",
+    ),
+    Reason(
+        "UndoPostponed",
+        Kind.NOTICE,
+        Actor.NODE,
+        "The pods of a claim have ended, but something of it cannot be undone now. The GPU is "
+        "given to nobody until it is.",
+        "Look at the GPU that the message names: does `nvidia-smi` answer? It is tried again.",
+    ),
+    Reason(
+        "UndoCompleted",
+        Kind.NOTICE,
+        Actor.NOBODY,
+        "What had been put off is undone, and the GPU is free.",
+        "Nothing.",
+    ),
+)
 
 CATALOGUE: Final = (*_PERMANENT, *_RETRIED, *_NODE, *_SLICES, *_START, *_NOTICES)
 

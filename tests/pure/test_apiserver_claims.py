@@ -306,6 +306,9 @@ CONDITION = {
         ({**KEY, "device": "gpu-7"}, "must be an allocated device in the claim"),
         ({**KEY, "conditions": [CONDITION] * 9}, "conditions: Too many: 9"),
         ({**KEY, "conditions": [{**CONDITION, "reason": ""}]}, r"conditions\[0\]\.reason"),
+        ({**KEY, "conditions": [{**CONDITION, "reason": "not so"}]}, "a condition reason must"),
+        ({**KEY, "conditions": [{**CONDITION, "status": "No"}]}, r"status: Unsupported value"),
+        ({**KEY, "conditions": [{**CONDITION, "message": "x" * 32769}]}, "message: Too long"),
         ({**KEY, "data": "text"}, "data: .*must be a valid JSON object"),
         ({**KEY, "data": {"x": "y" * 10240}}, "data: Too long"),
         ({**KEY, "networkData": {"ips": ["10.0.0.1"]}}, "canonical CIDR form"),
@@ -315,6 +318,18 @@ CONDITION = {
 async def test_device_status_has_rules(api: LocalApi, device: Body, problem: str) -> None:
     with pytest.raises(Invalid, match=problem):
         await with_status(api, allocation=allocation(), devices=[device])
+
+
+async def test_device_status_goes_with_the_allocation(api: LocalApi) -> None:
+    await api.create(RESOURCE_CLAIMS, a_claim())
+    await with_status(api, allocation=allocation(), devices=[{**KEY, "conditions": [CONDITION]}])
+    after = await with_status(api, devices=[{**KEY, "conditions": [CONDITION]}])
+    assert "devices" not in after["status"]
+
+
+async def test_a_device_that_was_never_allocated_has_no_status(api: LocalApi) -> None:
+    with pytest.raises(Invalid, match="must be an allocated device in the claim"):
+        await with_status(api, devices=[KEY])
 
 
 async def test_good_device_status_is_taken(api: LocalApi) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import uuid
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,9 @@ _MAX_ADDRESSES = 16
 _MAX_INTERFACE = 256
 _MAX_HARDWARE_ADDRESS = 128
 _MAX_POOL = 253
+_MAX_REASON = 1024
+_MAX_MESSAGE = 32768
+_REASON = re.compile(r"[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?")
 
 
 def check_claim(body: Body, profile: ServerProfile) -> list[Problem]:
@@ -68,10 +72,13 @@ def check_class_update(body: Body, old: Body, profile: ServerProfile) -> list[Pr
 
 
 def settle_claim(body: Body, old: Body) -> None:
-    """Device status belongs to an allocation and goes with it."""
+    """Device status belongs to an allocated device and goes with its allocation."""
     status = part(body, "status")
-    if not status.get("allocation"):
-        status.pop("devices", None)
+    gone = _allocated(part(old, "status")) - _allocated(status)
+    if gone and status.get("devices"):
+        status["devices"] = [each for each in status["devices"] if _key(each) not in gone]
+        if not status["devices"]:
+            del status["devices"]
 
 
 def check_claim_status(body: Body, old: Body, profile: ServerProfile) -> list[Problem]:
@@ -84,7 +91,7 @@ def check_claim_status(body: Body, old: Body, profile: ServerProfile) -> list[Pr
         _check_allocation(allocation, body, findings)
     _check_consumers(body, old, findings)
     findings.no_duplicates("status.devices", [_key(d) for _, d in each(status, "devices", "")])
-    allocated = [_key(r) for _, r in each(part(allocation, "devices"), "results", "")]
+    allocated = _allocated(status)
     for path, device in each(status, "devices", "status"):
         _check_device_status(device, path, allocated, findings)
     return findings.problems
@@ -145,7 +152,7 @@ def check_pool_name(name: str | None, path: str, findings: Findings) -> None:
 
 
 def _check_device_status(
-    device: Body, path: str, allocated: list[tuple[object, ...]], findings: Findings
+    device: Body, path: str, allocated: set[tuple[object, ...]], findings: Findings
 ) -> None:
     if _key(device) not in allocated:
         named = "/".join(map(str, _key(device)[:3]))
@@ -155,6 +162,7 @@ def _check_device_status(
         for field in ("type", "status", "reason", "lastTransitionTime"):
             if not condition.get(field):
                 findings.required(f"{here}.{field}")
+        _check_condition(condition, here, findings)
     if device.get("data") is not None:
         check_json_object(device["data"], f"{path}.data", findings)
     network = part(device, "networkData")
@@ -166,6 +174,17 @@ def _check_device_status(
     findings.at_most(f"{here}.ips", network.get("ips"), _MAX_ADDRESSES)
     for position, address in enumerate(network.get("ips") or ()):
         _check_address(address, f"{here}.ips[{position}]", findings)
+
+
+def _check_condition(condition: Body, path: str, findings: Findings) -> None:
+    if condition.get("status"):
+        findings.supported(f"{path}.status", condition["status"], ("False", "True", "Unknown"))
+    reason = condition.get("reason") or ""
+    findings.not_longer(f"{path}.reason", reason, _MAX_REASON)
+    if reason and not _REASON.fullmatch(reason):
+        why = "a condition reason must start with alphabetic character (e.g. 'MyReason')"
+        findings.invalid(f"{path}.reason", reason, why)
+    findings.not_longer(f"{path}.message", condition.get("message") or "", _MAX_MESSAGE)
 
 
 def _check_address(address: str, path: str, findings: Findings) -> None:
@@ -185,6 +204,11 @@ def _check_uuid(text: str, path: str, findings: Findings) -> None:
         canonical = ""
     if canonical != text:
         findings.invalid(path, text, "must be a lowercase UUID in canonical form")
+
+
+def _allocated(status: Body) -> set[tuple[object, ...]]:
+    devices = part(status, "allocation", "devices")
+    return {_key(result) for _, result in each(devices, "results", "")}
 
 
 def _key(device: Body) -> tuple[object, ...]:

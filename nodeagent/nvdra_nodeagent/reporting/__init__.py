@@ -1,0 +1,1 @@
+"""Telling users what became of their claims: Events, and conditions of devices in claims."""
