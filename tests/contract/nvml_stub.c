@@ -5,6 +5,7 @@
  */
 
 #include <string.h>
+#include <unistd.h>
 
 #define SUCCESS 0
 #define UNINITIALIZED 1
@@ -81,8 +82,11 @@ static device_t migs[MAX_MIG];
 static gi_t gis[MAX_MIG];
 static ci_t cis[MAX_MIG];
 
+static unsigned compute_modes[GPUS];
 static unsigned initialised, last_flags = 4711;
 static char failing[96];
+static char held[96];
+static volatile int inside;
 static int failing_code, failing_after;
 static char product[96] = "NVIDIA H100 80GB HBM3";
 
@@ -91,7 +95,8 @@ static char product[96] = "NVIDIA H100 80GB HBM3";
 #endif
 
 void stub_reset(void) {
-    failing[0] = '\0';
+    failing[0] = held[0] = '\0';
+    memset(compute_modes, 0, sizeof compute_modes);
     strcpy(product, "NVIDIA H100 80GB HBM3");
 }
 
@@ -102,11 +107,20 @@ void stub_fail(const char *call, int code, int after) {
     failing_after = after;
 }
 
+/* This call does not return before stub_reset(). */
+void stub_hold(const char *call) { strncpy(held, call, sizeof held - 1); }
+int stub_inside(void) { return inside; }
+
 void stub_product(const char *name) { strncpy(product, name, sizeof product - 1); }
 unsigned stub_initialised(void) { return initialised; }
 unsigned stub_flags(void) { return last_flags; }
 
 static int trouble(const char *call) {
+    while (!strcmp(call, *(volatile char *)held ? held : "")) {
+        inside = 1;
+        usleep(1000);
+    }
+    inside = 0;
     if (!initialised && strcmp(call, "nvmlInitWithFlags"))
         return UNINITIALIZED;
     if (strcmp(call, failing) || failing_after-- > 0)
@@ -167,6 +181,14 @@ int nvmlDeviceGetHandleByIndex_v2(unsigned index, device_t **out) {
         return INVALID_ARGUMENT;
     *out = &gpus[index];
     return SUCCESS;
+}
+
+int nvmlDeviceGetHandleByUUID(const char *uuid, device_t **out) {
+    unsigned last = strlen(uuid) - 1;
+    ENTER();
+    if (strncmp(uuid, "GPU-11111111-2222-3333-4444-00000000000", last))
+        return NOT_FOUND;
+    return nvmlDeviceGetHandleByIndex_v2(uuid[last] - '0', out);
 }
 
 int nvmlDeviceGetUUID(device_t *device, char *out, unsigned size) {
@@ -234,6 +256,20 @@ int nvmlDeviceGetAddressingMode(device_t *device, addressing_mode_t *out) {
     if (out->version != 0x1000008)
         return ARGUMENT_VERSION_MISMATCH;
     out->value = 1;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetComputeMode(device_t *device, unsigned *out) {
+    ENTER();
+    *out = compute_modes[device->gpu];
+    return SUCCESS;
+}
+
+int nvmlDeviceSetComputeMode(device_t *device, unsigned mode) {
+    ENTER();
+    if (mode > 3)
+        return INVALID_ARGUMENT;
+    compute_modes[device->gpu] = mode;
     return SUCCESS;
 }
 

@@ -69,7 +69,6 @@ class FileAnnouncer:
             cause = os.strerror(ctypes.get_errno())
             log.info("file events are not to be had; looking at intervals", cause=cause)
             return None
-        self.arm()
         return self._descriptor
 
     def arm(self) -> None:
@@ -97,8 +96,6 @@ class FileAnnouncer:
             except OSError:  # nothing more to read
                 break
             found += self._meanings(data)
-        if found:
-            self.arm()
         return tuple(dict.fromkeys(found))
 
     def close(self) -> None:

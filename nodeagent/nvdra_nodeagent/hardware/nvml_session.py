@@ -96,7 +96,7 @@ class Session:
     def end(self, *, patience_s: float) -> bool:
         """Refuse calls from now on; False when some that are running do not return."""
         with self._idle:
-            self._ended = True
+            self._ended = self.is_lost = True
             return self._idle.wait_for(lambda: not self._calls, patience_s)
 
 

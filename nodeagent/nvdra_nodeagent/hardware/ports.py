@@ -232,14 +232,14 @@ class DriverModule(Protocol):
 
 
 class Announcer(Protocol):
-    """Says when the hardware may have changed. Every method returns at once."""
+    """Says when the hardware may have changed. Only `arm` blocks: it reads directories."""
 
     def open(self) -> int | None:
         """Begin; a file descriptor that is readable when there is news, None where not possible."""
         ...
 
     def arm(self) -> None:
-        """Follow what has come or gone since, e.g. directories. Callable from any thread."""
+        """Listen to what is there now; whoever looks arms first. May run beside the others."""
         ...
 
     def news(self) -> tuple[str, ...]:

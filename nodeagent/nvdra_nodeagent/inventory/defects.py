@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from nvdra_nodeagent.hardware.errors import HardwareError, NotSupported
+from nvdra_nodeagent.hardware.errors import HardwareError, NotSupported, SessionLost
 from nvdra_nodeagent.inventory.model import Defect
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ class DefectLog:
 
     def __init__(self) -> None:
         self._defects: list[Defect] = []
+        self.session_lost: SessionLost | None = None
 
     @property
     def defects(self) -> tuple[Defect, ...]:
@@ -25,6 +26,8 @@ class DefectLog:
 
     def note(self, device: str, attribute: str, cause: object) -> None:
         self._defects.append(Defect(device, attribute, str(cause)))
+        if isinstance(cause, SessionLost):
+            self.session_lost = self.session_lost or cause
 
     def optional(self, device: str, attribute: str, ask: Callable[[], _T]) -> _T | None:
         """The answer; None where there is none. What is merely not supported is no defect."""

@@ -103,6 +103,13 @@ class Inventory:
     gpus: tuple[Gpu, ...] = ()
     defects: tuple[Defect, ...] = ()
     driver_version: str = ""  # as NVML prints it, e.g. 570.158.01: part of library file names
+    driver_load: str = ""  # another one whenever the driver was loaded anew; "" while unknown
+
+    @cached_property
+    def uuids(self) -> frozenset[str]:
+        """Of everything that is there: GPUs, also those in MIG mode, and MIG devices."""
+        whole = {gpu.uuid for gpu in self.gpus}
+        return frozenset(whole | {mig.uuid for gpu in self.gpus for mig in gpu.mig_devices})
 
     @cached_property
     def devices(self) -> Mapping[str, Device]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nvdra_kube.semver import to_semver
-from nvdra_nodeagent.hardware.errors import HardwareError, NotSupported
+from nvdra_nodeagent.hardware.errors import HardwareError, NotSupported, SessionLost
 from nvdra_nodeagent.hardware.pci import bus_id_order, normalise_bus_id
 from nvdra_nodeagent.inventory import vocabulary
 from nvdra_nodeagent.inventory.defects import DefectLog
@@ -32,19 +32,43 @@ class _Versions:
     cuda: str
 
 
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """A snapshot, and what was found at each NVML index: a GPU, why not, or None for a device that
+    nobody computes on."""
+
+    inventory: Inventory
+    seats: tuple[Gpu | Exception | None, ...]
+    session_lost: SessionLost | None = None
+
+
 def take_snapshot(machine: Machine) -> Inventory:
     """What is on this node now. Blocks: callers hop to a thread.
 
     NVML is initialised if it is not, and left so. A node without GPUs has an empty inventory.
     Raises `HardwareError` when there is no driver to ask: that says nothing about the GPUs.
     """
+    return take_survey(machine).inventory
+
+
+def take_survey(machine: Machine) -> Survey:
+    """As `take_snapshot`, for whoever knows what was there before."""
     machine.nvml.init()
     count = machine.nvml.device_count()
     log = DefectLog()
     versions = _versions(machine.nvml, log)
-    found = [_gpu_at(machine, index, versions, log) for index in range(count)]
-    gpus = _unique([gpu for gpu in found if gpu is not None], log)
-    return Inventory(gpus=gpus, defects=log.defects, driver_version=versions.driver)
+    load = _driver_load(versions.driver, machine.driver_module.load())
+    seats = tuple(_gpu_at(machine, index, versions, log) for index in range(count))
+    gpus = _unique([seat for seat in seats if isinstance(seat, Gpu)], log)
+    inventory = Inventory(
+        gpus=gpus, defects=log.defects, driver_version=versions.driver, driver_load=load
+    )
+    return Survey(inventory, seats, log.session_lost)
+
+
+def _driver_load(version: str, module_load: str) -> str:
+    """Where the kernel does not show its modules, a new version is all that can be told."""
+    return f"{version} {module_load}".strip() if version else ""
 
 
 def _versions(nvml: Nvml, log: DefectLog) -> _Versions:
@@ -65,8 +89,10 @@ def _cuda_version(number: int) -> str:
     return to_semver(f"{number // 1000}.{number % 1000 // 10}")
 
 
-def _gpu_at(machine: Machine, index: int, versions: _Versions, log: DefectLog) -> Gpu | None:
-    """The GPU at an NVML index; None when it is no compute device or cannot be offered."""
+def _gpu_at(
+    machine: Machine, index: int, versions: _Versions, log: DefectLog
+) -> Gpu | Exception | None:
+    """The GPU at an NVML index, or why it cannot be offered; None when it is no compute device."""
     label = f"index {index}"
     try:
         device = machine.nvml.device(index)
@@ -75,7 +101,7 @@ def _gpu_at(machine: Machine, index: int, versions: _Versions, log: DefectLog) -
         return _gpu(machine.pci, device, minor, versions, log)
     except (HardwareError, ValueError) as error:
         log.note(label, "", error)
-        return None
+        return error
 
 
 def _gpu(

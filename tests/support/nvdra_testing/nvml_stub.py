@@ -42,8 +42,21 @@ class NvmlStub:
         """Let a call of the binding answer with an error code."""
         self._library.stub_fail(_SYMBOLS.get(call, call).encode(), code, after)
 
+    def hold(self, call: str) -> None:
+        """Let a call of the binding not return before `reset`."""
+        self._library.stub_hold(_SYMBOLS.get(call, call).encode())
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a caller is in the call that does not return."""
+        return bool(self._library.stub_inside())
+
     def reset(self) -> None:
         self._library.stub_reset()
+
+    @property
+    def gpu_uuids(self) -> tuple[str, ...]:
+        return tuple(f"GPU-11111111-2222-3333-4444-00000000000{index}" for index in range(2))
 
     def rename(self, product: bytes) -> None:
         self._library.stub_product(product)
