@@ -1,0 +1,72 @@
+"""The stand-ins as files: each one script of its own, for containers that have only a Python.
+
+A driver root's `usr/bin` is injected file by file, so nothing else of the simulator can be relied
+on to be there. Containers without Python 3 get a message and exit status 127.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PROGRAMS: Final = {
+    "nvidia-imex": ("configuration", "faults", "lines", "links", "service"),
+    "nvidia-imex-ctl": ("configuration", "control"),
+}
+"""Which modules make up which program; the last one has its `main`."""
+
+_FUTURE: Final = "from __future__ import annotations\n"
+# To a shell this is a few commands, to Python it is the file's docstring.
+_START: Final = '''#!/bin/sh
+""":"
+for python in {python} python3 /usr/bin/python3; do
+    if command -v "$python" >/dev/null 2>&1; then exec "$python" -I -S "$0" "$@"; fi
+done
+echo "{name}: the simulated program needs Python 3, and there is none here" >&2
+exit 127
+":"""
+'''
+
+
+def program(name: str) -> str:
+    """The text of `nvidia-imex` or `nvidia-imex-ctl`."""
+    start = _START.format(name=name, python=sys.executable)
+    parts = [_body(Path(__file__).with_name(f"{module}.py")) for module in PROGRAMS[name]]
+    return start + _FUTURE + "".join(parts) + "\n\nmain()\n"
+
+
+def lay_out(directory: Path) -> None:
+    """Write both into `directory`, executable."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for name in PROGRAMS:
+        target = directory / name
+        target.write_text(program(name), encoding="utf-8")
+        target.chmod(0o755)
+
+
+def _body(path: Path) -> str:
+    """A module without what only holds inside of the package."""
+    text = path.read_text(encoding="utf-8")
+    unwanted = {
+        line for node in ast.parse(text).body if _is_unwanted(node) for line in _lines_of(node)
+    }
+    lines = text.splitlines(keepends=True)
+    return "".join(line for number, line in enumerate(lines, start=1) if number not in unwanted)
+
+
+def _is_unwanted(node: ast.stmt) -> bool:
+    """Imports of each other and from the future, docstrings, and `if __name__ == ...`."""
+    if isinstance(node, ast.ImportFrom):
+        return node.module == "__future__" or (node.module or "").startswith("nvdra_sim")
+    if isinstance(node, ast.Expr):
+        return isinstance(node.value, ast.Constant)
+    return isinstance(node, ast.If) and "__name__" in ast.unparse(node.test)
+
+
+def _lines_of(node: ast.stmt) -> Iterator[int]:
+    return iter(range(node.lineno, (node.end_lineno or node.lineno) + 1))
