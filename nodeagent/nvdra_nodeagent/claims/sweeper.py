@@ -87,11 +87,14 @@ class Sweeper:
         self._observer = observer
         self._grace_s = grace_s
         self._missing_since: dict[str, float] = {}
+        self.last_turn_s = 0.0
+        """When `run` last came round, on the loop's clock."""
 
     async def run(self, *, interval_s: float, jitter_s: float) -> None:
         """Eternal. All nodes may start at once, so even the first sweep waits a random time."""
         await asyncio.sleep(random.uniform(0, jitter_s))
         while True:
+            self.last_turn_s = asyncio.get_running_loop().time()
             try:
                 report = await self.sweep()
             except Exception:  # the root of this task: the next sweep may do better
