@@ -6,9 +6,7 @@ import socket
 from pathlib import Path
 from typing import NamedTuple
 
-
-class BadConfiguration(Exception):
-    """The program cannot start with this; the message says why."""
+from nvdra_sim.imex.settings_file import BadConfiguration, read_keys, read_lines
 
 
 class Configuration(NamedTuple):
@@ -25,7 +23,7 @@ class Configuration(NamedTuple):
     @classmethod
     def read(cls, path: Path) -> Configuration:
         """:raises BadConfiguration: the file cannot be read, or a number is none."""
-        keys = read_keys(path)
+        keys = read_keys(str(path))
         return cls(
             path=path,
             nodes_path=Path(
@@ -37,25 +35,6 @@ class Configuration(NamedTuple):
             command_port=_number(keys, "IMEX_CMD_PORT", 50005),
             grace_time_s=_number(keys, "IMEX_NODE_DISCONNECTED_GRACE_TIME", -1),
         )
-
-
-def read_keys(path: Path) -> dict[str, str]:
-    """`KEY=value` lines; everything else is a comment."""
-    pairs = (line.partition("=") for line in read_lines(path))
-    return {key.strip(): value.strip() for key, equals, value in pairs if equals}
-
-
-def read_lines(path: Path) -> list[str]:
-    """Lines that say something.
-
-    :raises BadConfiguration: the file cannot be read.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadConfiguration(f"cannot read {path}: {error}") from error
-    lines = (line.partition("#")[0].strip() for line in text.splitlines())
-    return [line for line in lines if line]
 
 
 class Resolver:
@@ -72,7 +51,7 @@ class Resolver:
     def resolve(self, nodes: list[str]) -> list[str]:
         """The address of each node, empty where its name leads nowhere."""
         table: dict[str, str] = {}
-        for line in read_lines(self._hosts):
+        for line in read_lines(str(self._hosts)):
             address, *names = line.split()
             for name in names:
                 table.setdefault(name, address)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import getopt
-import json
-import socket
+import _socket as socket  # as all of `socket`, but 20 ms faster: this starts every few seconds
 import sys
-import time
-from pathlib import Path
-from typing import Any
 
-from nvdra_sim.imex.configuration import BadConfiguration, read_keys
+from nvdra_sim.imex.settings_file import BadConfiguration, read_keys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 UNREACHABLE = "UNAVAILABLE"
 _DEFAULT_CONFIGURATION = "/etc/nvidia-imex/config.cfg"
@@ -35,51 +34,73 @@ C - connected
 
 def main() -> None:
     """Exit status 1 and `UNAVAILABLE` when nobody listens on the command port."""
+    path, flags = read_arguments(sys.argv[1:])
+    query = "domain" if "N" in flags else "state"
     try:
-        options = dict(getopt.getopt(sys.argv[1:], "c:qNjH")[0])
-    except getopt.GetoptError as error:
-        sys.exit(f"nvidia-imex-ctl: {error}")
-    wants_domain = "-N" in options
-    if wants_domain == ("-q" in options):
-        sys.exit("usage: nvidia-imex-ctl [-c FILE] {-q | -N [-j] [-H]}")
-    try:
-        address = command_address(Path(options.get("-c", _DEFAULT_CONFIGURATION)))
-        found = ask(address, "domain" if wants_domain else "state")
+        line = ask(command_address(path), query)
     except (BadConfiguration, OSError, ValueError) as error:
         sys.stderr.write(f"nvidia-imex-ctl: {error}\n")
         sys.stdout.write(f"{UNREACHABLE}\n")
         sys.exit(1)
-    sys.stdout.write(render(found, options) if wants_domain else f"{found['state']}\n")
+    sys.stdout.write(f"{line}\n" if query == "state" else render(line, flags))
 
 
-def command_address(path: Path) -> tuple[str, int]:
+def read_arguments(arguments: list[str]) -> tuple[str, str]:
+    """The configuration file's path and the letters of the other flags."""
+    path, flags = _DEFAULT_CONFIGURATION, ""
+    rest = iter(arguments)
+    for each in rest:
+        if each == "-c":
+            path = next(rest, path)
+        elif each in ("-q", "-N", "-j", "-H"):
+            flags += each[1]
+        else:
+            sys.exit(f"nvidia-imex-ctl: {each} is not known")
+    if ("q" in flags) == ("N" in flags):
+        sys.exit("usage: nvidia-imex-ctl [-c FILE] {-q | -N [-j] [-H]}")
+    return path, flags
+
+
+def command_address(path: str) -> tuple[str, int]:
     """Where the daemon of this configuration takes commands."""
     keys = read_keys(path)
     address = keys.get("IMEX_CMD_BIND_INTERFACE_IP") or "127.0.0.1"
     return address, int(keys.get("IMEX_CMD_PORT") or 50005)
 
 
-def ask(address: tuple[str, int], query: str) -> dict[str, Any]:
-    """One question, one answer.
+def ask(address: tuple[str, int], query: str) -> str:
+    """One question, one line of an answer.
 
     :raises OSError: nobody is there, or nobody answers.
     """
-    with socket.create_connection(address, _TIMEOUT_S) as connection:
-        connection.sendall(json.dumps({"query": query}).encode() + b"\n")
-        with connection.makefile("rb") as lines:
-            line = lines.readline()
-    if not line:
-        raise ConnectionError(f"{address[0]}:{address[1]} gave no answer")
-    answer: dict[str, Any] = json.loads(line)
-    return answer
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    connection = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(_TIMEOUT_S)
+        connection.connect(address)
+        connection.sendall(f'{{"query": "{query}"}}\n'.encode())
+        answer = b""
+        while not answer.endswith(b"\n"):
+            data = connection.recv(65536)
+            if not data:
+                raise ConnectionError(f"{address[0]}:{address[1]} gave no answer")
+            answer += data
+    finally:
+        connection.close()
+    return answer.decode().rstrip("\n")
 
 
-def render(domain: dict[str, Any], options: dict[str, str]) -> str:
+def render(line: str, flags: str) -> str:
+    """The domain as a table, or as JSON with the flag `j`."""
+    import json
+    import time
+
+    domain = json.loads(line)
     now = time.strftime("%m/%d/%Y %H:%M:%S.000")
-    if "-j" in options:
+    if "j" in flags:
         return json.dumps({**domain, "timestamp": now}) + "\n"
     nodes = domain["nodes"]
-    host = "hostName" if "-H" in options else "host"
+    host = "hostName" if "H" in flags else "host"
     rows = [f"Node #{line:<4}- {nodes[line][host]:<40}- {nodes[line]['status']}" for line in nodes]
     table = [
         f"{line:>6} " + " ".join(_mark(nodes[line], other) for other in nodes) for line in nodes

@@ -33,9 +33,12 @@ class Wire:
         selector.register(connection, selectors.EVENT_READ, self._read)
 
     def send(self, message: Message) -> None:
+        self.send_line(json.dumps(message))
+
+    def send_line(self, line: str) -> None:
         """What does not fit into the socket's buffer ends the connection: nobody reads it."""
         try:
-            self._connection.sendall(json.dumps(message).encode() + b"\n")
+            self._connection.sendall(f"{line}\n".encode())
         except OSError:
             self.end()
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PROGRAMS: Final = {
-    "nvidia-imex": ("configuration", "faults", "lines", "links", "service"),
-    "nvidia-imex-ctl": ("configuration", "control"),
+    "nvidia-imex": ("settings_file", "configuration", "faults", "lines", "links", "service"),
+    "nvidia-imex-ctl": ("settings_file", "control"),
 }
 """Which modules make up which program; the last one has its `main`."""
 

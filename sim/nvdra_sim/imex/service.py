@@ -13,10 +13,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from nvdra_sim.imex.configuration import BadConfiguration, Configuration, Resolver, read_lines
+from nvdra_sim.imex.configuration import Configuration, Resolver
 from nvdra_sim.imex.faults import Faults
 from nvdra_sim.imex.lines import Message, Wire, listen
 from nvdra_sim.imex.links import CONNECTED, INVALID, MAP_MISMATCH, UNAVAILABLE, Link
+from nvdra_sim.imex.settings_file import BadConfiguration, read_lines
 
 INITIALIZING = "INITIALIZING"
 WAITING_FOR_PEERS = "WAITING_FOR_PEERS"
@@ -33,7 +34,7 @@ class Service:
     def __init__(self, configuration: Configuration, faults: Faults, resolver: Resolver) -> None:
         self._configuration, self._faults, self._resolver = configuration, faults, resolver
         self._selector = selectors.DefaultSelector()
-        self._nodes = read_lines(configuration.nodes_path)
+        self._nodes = read_lines(str(configuration.nodes_path))
         addresses = resolver.resolve(self._nodes)
         self.line = self._find_self(addresses)
         self.address = addresses[self.line]
@@ -158,7 +159,10 @@ class Service:
     def _commanded(self, wire: Wire, message: Message) -> None:
         if self._faults["hang"]:
             return
-        wire.send(self._domain() if message.get("query") == "domain" else {"state": self._state})
+        if message.get("query") == "domain":
+            wire.send(self._domain())
+        else:
+            wire.send_line(self._state)
 
     def _publish(self) -> None:
         for wire in list(self._incoming):
