@@ -56,7 +56,6 @@ GATES: Final[tuple[Gate, ...]] = (
         stage=Stage.ALPHA,
         since="0.2",
         purpose="claims may set the time-slice of their GPUs",
-        pending=True,
     ),
     Gate(
         name="MPSSupport",

@@ -19,6 +19,7 @@ from nvdra_nodeagent.errors import Permanent
 from nvdra_nodeagent.inventory.keeper import InventoryKeeper
 from nvdra_nodeagent.kubelet.plugin import KubeletPlugin
 from nvdra_nodeagent.publication import Publication
+from nvdra_nodeagent.steps.time_slice import TimeSliceSetting, TimeSliceStep
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,6 +63,7 @@ class GpuAgent:
             pool=options.node_name,
             inventory=lambda: self.keeper.current,
             cdi=ClaimFiles(CdiBuilder(machine), CdiStore(options.cdi_root)),
+            settings={TimeSliceStep: TimeSliceSetting(machine.nvml, machine.nvidia_smi)},
             state_dir=state_dir,
             gates=gates,
             boot_id=boot_id,
@@ -82,6 +84,7 @@ class GpuAgent:
             Duty("inventory", self.keeper.run),
             Duty("publisher", self.publisher.run, in_role=True),
             Duty("sweeper", self.claims.keep_swept, in_role=True),
+            Duty("undertaker", self.claims.keep_finished, in_role=True),
         )
 
     async def run(self, stop: asyncio.Event) -> None:

@@ -40,6 +40,8 @@ CALLS: dict[str, Callable[[NvmlDevice], object]] = {
     "addressing_mode": lambda gpu: gpu.addressing_mode(),
     "mig_mode": lambda gpu: gpu.mig_mode(),
     "mig_devices": lambda gpu: gpu.mig_devices(),
+    "compute_mode": lambda gpu: gpu.compute_mode(),
+    "set_compute_mode": lambda gpu: gpu.set_compute_mode(0),
     "gi_profile": lambda gpu: gpu.gi_profile(0),
     "gpu_instance": lambda gpu: gpu.gpu_instance(gpu.mig_devices()[0].gi_id),
     "compute_instance": lambda gpu: gpu.compute_instance(
@@ -108,7 +110,7 @@ def _opened(scene: Scene) -> Iterator[Scene]:
 def test_every_call_about_a_gpu_is_known_here() -> None:
     methods = {name for name in vars(NvmlDevice) if not name.startswith("_")}
     assert set(CALLS) == methods
-    assert set(GPU_CALLS) == methods | {"device"}
+    assert set(GPU_CALLS) == methods | {"device", "device_by_uuid"}
 
 
 def test_init_and_shutdown_may_be_repeated(scene: Scene) -> None:
@@ -146,6 +148,27 @@ def test_gpus_differ_in_uuid_minor_and_address(scene: Scene) -> None:
     assert len({gpu.uuid() for gpu in gpus}) == len(gpus)
     assert sorted(gpu.minor_number() for gpu in gpus) == list(range(len(gpus)))
     assert len({normalise_bus_id(gpu.pci_bus_id()) for gpu in gpus}) == len(gpus)
+
+
+def test_a_gpu_is_found_by_its_uuid(scene: Scene) -> None:
+    assert scene.nvml.device_by_uuid(scene.gpu.uuid()).minor_number() == scene.gpu.minor_number()
+
+
+def test_a_uuid_that_the_driver_does_not_have_is_not_found(scene: Scene) -> None:
+    with pytest.raises(NotFound):
+        scene.nvml.device_by_uuid("GPU-99999999-9999-9999-9999-999999999999")
+
+
+def test_the_compute_mode_stays_as_it_was_set(scene: Scene) -> None:
+    assert scene.gpu.compute_mode() == 0
+    scene.gpu.set_compute_mode(3)
+    assert (scene.gpu.compute_mode(), scene.mig_gpu.compute_mode()) == (3, 0)
+    scene.gpu.set_compute_mode(0)
+
+
+def test_a_compute_mode_that_does_not_exist_is_refused(scene: Scene) -> None:
+    with pytest.raises(NvmlError, match="nvmlDeviceSetComputeMode: Invalid Argument"):
+        scene.gpu.set_compute_mode(17)
 
 
 def test_mig_mode_is_told_for_each_gpu(scene: Scene) -> None:

@@ -142,7 +142,7 @@ def test_a_destroyed_device_is_gone_and_its_place_is_free(tmp_path: Path) -> Non
     assert hardware.create_mig(0, "7g.80gb") == handle
 
 
-@pytest.mark.parametrize("call", [call for call in GPU_CALLS if call != "device"])
+@pytest.mark.parametrize("call", [call for call in GPU_CALLS if "device" not in call.split("_")])
 def test_every_call_about_a_gpu_can_be_made_to_fail_for_that_gpu_alone(
     tmp_path: Path, call: str
 ) -> None:
@@ -150,7 +150,12 @@ def test_every_call_about_a_gpu_can_be_made_to_fail_for_that_gpu_alone(
     hardware.inject(call, gpu=0)
     nvml = hardware.machine.nvml
     nvml.init()
-    arguments = {"gi_profile": (0,), "gpu_instance": (13,), "compute_instance": (13, 0)}
+    arguments = {
+        "gi_profile": (0,),
+        "gpu_instance": (13,),
+        "compute_instance": (13, 0),
+        "set_compute_mode": (3,),
+    }
     method = getattr(nvml.device(0), call)
     with pytest.raises(NvmlError) as caught:
         method(*arguments.get(call, ()))

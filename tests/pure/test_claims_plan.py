@@ -14,6 +14,7 @@ from nvdra_nodeagent.claims.record import Fence
 from nvdra_nodeagent.errors import AgentError, Permanent, Retryable
 from nvdra_nodeagent.inventory.model import Inventory
 from nvdra_nodeagent.steps.cdi import CdiDevice, CdiStep
+from nvdra_nodeagent.steps.time_slice import TimeSliceStep
 from nvdra_testing.claims import (
     DRIVER,
     RULES,
@@ -153,12 +154,44 @@ def test_a_fence_that_knows_only_the_gpu_covers_all_of_it() -> None:
     assert error.reason == "DeviceFenced"
 
 
-@pytest.mark.parametrize("sharing", [time_slicing(interval="Long"), mps()])
-def test_sharing_that_cannot_be_applied_is_a_clear_refusal(sharing: Body) -> None:
-    claim = an_allocated("gpu-0", config=[a_config_entry(a_config(sharing=sharing))])
+def test_sharing_that_cannot_be_applied_is_a_clear_refusal() -> None:
+    claim = an_allocated("gpu-0", config=[a_config_entry(a_config(sharing=mps()))])
     error = refusal(claim, rules=SHARING_RULES)
     assert isinstance(error, Permanent)
-    assert f'"{sharing["strategy"]}"' in str(error)
+    assert '"MPS"' in str(error)
+
+
+@pytest.mark.parametrize(
+    ("sharing", "interval"),
+    [
+        (time_slicing(interval="Long"), 3),
+        (time_slicing(interval="Default"), 0),
+        (time_slicing(), 0),
+        ({"strategy": "TimeSlicing"}, 0),
+    ],
+)
+def test_a_time_slice_is_set_before_the_cdi_file_is_written(sharing: Body, interval: int) -> None:
+    claim = an_allocated("gpu-1", config=[a_config_entry(a_config(sharing=sharing))])
+    slice_, cdi = planned(claim, rules=SHARING_RULES).steps
+    assert slice_ == TimeSliceStep(claim.ref.uid, gpu_uuid(1), interval)
+    assert isinstance(cdi, CdiStep)
+
+
+def test_only_the_gpus_of_requests_that_ask_for_it_are_shared_by_time() -> None:
+    entry = a_config_entry(a_config(sharing=time_slicing(interval="Short")), requests=["shared"])
+    results = [a_result(f"gpu-{n}", request=r) for n, r in enumerate(["own", "shared", "shared"])]
+    plan = planned(an_allocated(*results, config=[entry]), rules=SHARING_RULES)
+    slices = [step for step in plan.steps if isinstance(step, TimeSliceStep)]
+    assert [step.gpu_uuid for step in slices] == [gpu_uuid(1), gpu_uuid(2)]
+
+
+def test_a_step_touches_only_gpus_that_are_locked_for_its_claim() -> None:
+    entry = a_config_entry(a_config(sharing=time_slicing(interval="Short")))
+    claim = an_allocated("gpu-0", "gpu-3", config=[entry])
+    plan = planned(claim, rules=SHARING_RULES)
+    touched = frozenset[str]().union(*(step.gpu_uuids for step in plan.steps))
+    assert touched <= gpus_of(claim, a_node_of(4))
+    assert touched <= a_record(claim, plan).gpu_uuids()
 
 
 def test_sharing_of_a_request_without_device_here_is_no_matter() -> None:
@@ -166,8 +199,9 @@ def test_sharing_of_a_request_without_device_here_is_no_matter() -> None:
     planned(an_allocated("gpu-0", config=[entry]), rules=SHARING_RULES)
 
 
-def test_admin_access_does_not_apply_sharing() -> None:
-    entry = a_config_entry(a_config(sharing=mps()))
+@pytest.mark.parametrize("sharing", [time_slicing(interval="Long"), mps()])
+def test_admin_access_does_not_apply_sharing(sharing: Body) -> None:
+    entry = a_config_entry(a_config(sharing=sharing))
     claim = an_allocated(a_result(adminAccess=True), config=[entry])
     assert [type(step) for step in planned(claim, rules=SHARING_RULES).steps] == [CdiStep]
 

@@ -7,23 +7,30 @@ with the intent of every step, is durable before the first step is touched; each
 from the step alone whether it holds, so nothing more is written unless a step yields a result that
 undoing needs. After a crash the record is found and either completed (prepare repairs what does not
 hold) or undone (unprepare undoes every step of it, begun or not). Undoing removes the record last,
-and therefore no CDI file exists without a record that answers for it.
+and therefore no CDI file exists without a record that answers for it. A step that cannot be undone
+when its claim is released moves into a tombstone before the record goes, if it can wait.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
 
+from nvdra_nodeagent.claims.model import ClaimRef
 from nvdra_nodeagent.claims.plan import Holdings, Plan, PlanRules, gpus_of, make_plan
 from nvdra_nodeagent.claims.record import Record, StepEntry
-from nvdra_nodeagent.errors import AgentError, Permanent
+from nvdra_nodeagent.claims.tombstones import Tombstone, Tombstones
+from nvdra_nodeagent.errors import AgentError, Permanent, Retryable
 from nvdra_nodeagent.steps.cdi import CdiDevice, CdiStep
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from nvdra_nodeagent.claims.allocation import AllocatedClaim
+    from nvdra_nodeagent.claims.effects import GpuEffects
     from nvdra_nodeagent.claims.ledger import Ledger
     from nvdra_nodeagent.claims.model import PreparedDevice
     from nvdra_nodeagent.claims.record import Fence
@@ -41,21 +48,45 @@ class MoreGpus(Exception):
         self.uuids = uuids
 
 
+@dataclass(frozen=True, slots=True)
+class Released:
+    """`known`: something of the claim was here. `unfinished`: why something of it still is."""
+
+    known: bool
+    unfinished: AgentError | None = None
+
+
 class Executor:
     """Prepares and releases single claims. See the module for what a crash leaves behind."""
 
     def __init__(
-        self, ledger: Ledger, handlers: StepHandlers, *, rules: PlanRules, boot_id: str
+        self,
+        ledger: Ledger,
+        handlers: StepHandlers,
+        *,
+        effects: GpuEffects,
+        tombstones: Tombstones,
+        rules: PlanRules,
+        boot_id: str,
     ) -> None:
         self._ledger = ledger
         self._handlers = handlers
+        self._effects = effects
+        self._tombstones = tombstones
         self._rules = rules
         self._boot_id = boot_id
 
     def prepare(
-        self, claim: AllocatedClaim, *, inventory: Inventory, locked: frozenset[str]
+        self,
+        claim: AllocatedClaim,
+        *,
+        inventory: Inventory,
+        locked: frozenset[str],
+        is_abandoned: Callable[[], bool] = lambda: False,
     ) -> tuple[PreparedDevice, ...]:
         """Prepare, or complete and repeat an earlier prepare of the same allocation.
+
+        `is_abandoned` is asked before each step: nobody wants the rest when it is true.
 
         :raises AgentError: nothing is left behind but what a later call can undo.
         :raises MoreGpus: nothing was done.
@@ -63,38 +94,75 @@ class Executor:
         uid = claim.ref.uid
         self._ledger.refresh()
         self._refuse_newer(uid)
-        record = self._ledger.record(uid)
-        touched = gpus_of(claim, inventory) | (record.gpu_uuids() if record else frozenset())
+        record, tombstone = self._ledger.record(uid), self._tombstones.get(uid)
+        touched = gpus_of(claim, inventory) | self._gpus_left(uid, record, tombstone)
         if not touched <= locked:
             raise MoreGpus(touched)
+        if tombstone:
+            self._lay_to_rest(tombstone)
         if record and self._is_current(record, claim):
             return self._repeat(record)
         plan = self._plan(claim, inventory)
         if record:
             log.info("earlier preparation replaced", claim=uid, boot_id=record.boot_id)
             self._undo(record)
-        return self._begin(claim, plan).prepared()
+        else:
+            self._effects.drop_strays(uid)  # held without a record that says so
+        return self._begin(claim, plan, is_abandoned).prepared()
 
-    def release(self, uid: str, *, locked: frozenset[str]) -> bool:
-        """Undo everything of the claim; False when nothing of it was known.
+    def release(self, uid: str, *, locked: frozenset[str]) -> Released:
+        """Undo everything of the claim, or leave a tombstone for what cannot be undone now.
 
-        :raises AgentError: something could not be undone; the record is still there.
+        :raises AgentError: its own artefacts could not be removed; the record is still there.
         :raises MoreGpus: nothing was done.
         """
         self._ledger.refresh()
         self._refuse_newer(uid)
         record, fence = self._ledger.record(uid), self._ledger.fence(uid)
+        touched = self._gpus_left(uid, record, None)
+        if not touched <= locked:
+            raise MoreGpus(touched)
         if record is None:
-            # Also for a claim never heard of: a record may have been deleted by hand.
-            self._undo_step(StepEntry(_salvaged_step(uid, fence)))
-            if fence:
-                self._ledger.release(uid)
-            return fence is not None
-        if not record.gpu_uuids() <= locked:
-            raise MoreGpus(record.gpu_uuids())
-        self._undo(record)
+            return self._release_unrecorded(uid, fence)
+        remaining, cause = self._undo_what_can(record.steps)
+        if cause:
+            self._tombstones.write(Tombstone(record.claim, remaining, str(cause)))
         self._ledger.release(uid)
-        return True
+        return Released(known=True, unfinished=cause)
+
+    def unfinished(self) -> frozenset[str]:
+        """Claims that are gone and have left something to undo. One look at two directories."""
+        self._ledger.refresh()
+        known = {record.claim.uid for record in self._ledger.records()}
+        known |= {fence.uid for fence in self._ledger.fences()}
+        return frozenset(self._tombstones.uids()) | (self._effects.holders() - known)
+
+    def finish(self, uid: str, *, locked: frozenset[str]) -> ClaimRef | None:
+        """Undo what a claim that is gone has left; answers the claim, None when nothing was left.
+
+        :raises AgentError: not possible now either; all of it, or a part, is still there.
+        :raises MoreGpus: nothing was done.
+        """
+        self._ledger.refresh()
+        tombstone = self._tombstones.get(uid)
+        is_known = bool(self._ledger.record(uid) or self._ledger.fence(uid))
+        if is_known and not tombstone:
+            return None  # it has been prepared again
+        touched = self._gpus_left(uid, None, tombstone)
+        if not touched <= locked:
+            raise MoreGpus(touched)
+        if tombstone:
+            self._lay_to_rest(tombstone)
+            return tombstone.claim
+        self._effects.drop_strays(uid)
+        return ClaimRef("", "", uid) if touched else None
+
+    def _gpus_left(
+        self, uid: str, record: Record | None, tombstone: Tombstone | None
+    ) -> frozenset[str]:
+        """The GPUs that undoing whatever there is of the claim may touch."""
+        gpus = tombstone.gpu_uuids() if tombstone else frozenset[str]()
+        return gpus | (record.gpu_uuids() if record else self._effects.gpus_held_by(uid))
 
     def _is_current(self, record: Record, claim: AllocatedClaim) -> bool:
         """Effects from before a reboot are unverified: they are made anew."""
@@ -110,10 +178,15 @@ class Executor:
         return record.prepared()
 
     def _plan(self, claim: AllocatedClaim, inventory: Inventory) -> Plan:
-        holdings = Holdings(self._ledger.records(), self._ledger.fences())
+        records = self._ledger.records()
+        left = self._effects.fences(
+            gpus_of(claim, inventory), known=(record.claim.uid for record in records)
+        )
+        fences = (*self._ledger.fences(), *self._tombstones.fences(), *left)
+        holdings = Holdings(records, fences)
         return make_plan(claim, inventory=inventory, holdings=holdings, rules=self._rules)
 
-    def _begin(self, claim: AllocatedClaim, plan: Plan) -> Record:
+    def _begin(self, claim: AllocatedClaim, plan: Plan, is_abandoned: Callable[[], bool]) -> Record:
         record = Record(
             claim=claim.ref,
             boot_id=self._boot_id,
@@ -122,11 +195,15 @@ class Executor:
             steps=tuple(StepEntry(step) for step in plan.steps),
         )
         self._ledger.commit(record)
+        begun = 0
         try:
             for index in range(len(record.steps)):
+                if is_abandoned():
+                    raise Retryable("Overtaken", "the claim was unprepared meanwhile")
+                begun += 1
                 record = self._apply(record, index)
         except Exception:
-            self._roll_back(claim.ref.uid)
+            self._roll_back(record, begun=begun)
             raise
         return record
 
@@ -141,13 +218,12 @@ class Executor:
         self._ledger.commit(record)
         return record
 
-    def _roll_back(self, uid: str) -> None:
+    def _roll_back(self, record: Record, *, begun: int) -> None:
         """Best effort: what cannot be undone now stays in the journal for the next call."""
-        record = self._ledger.record(uid)
-        if record is None:
-            return
+        uid = record.claim.uid
         try:
-            self._undo(record)
+            for entry in reversed(record.steps[:begun]):
+                self._undo_step(entry)
             self._ledger.release(uid)
         except AgentError as error:
             log.warning("rollback incomplete", claim=uid, error=str(error))
@@ -158,6 +234,47 @@ class Executor:
 
     def _undo_step(self, entry: StepEntry) -> None:
         self._handlers.handler(entry.step).undo(entry.step, entry.result)
+
+    def _undo_what_can(
+        self, steps: Sequence[StepEntry]
+    ) -> tuple[tuple[StepEntry, ...], AgentError | None]:
+        """In reverse. What has to be left, in order, and the first reason why.
+
+        :raises AgentError: a step of a kind that cannot wait was not undone.
+        """
+        remaining: list[StepEntry] = []
+        cause: AgentError | None = None
+        for entry in reversed(steps):
+            try:
+                self._undo_step(entry)
+            except AgentError as error:
+                if not self._handlers.handler(entry.step).can_wait:
+                    raise
+                remaining.insert(0, entry)
+                cause = cause or error
+        return tuple(remaining), cause
+
+    def _lay_to_rest(self, tombstone: Tombstone) -> None:
+        remaining, cause = self._undo_what_can(tombstone.steps)
+        if cause is None:
+            self._tombstones.remove(tombstone.claim.uid)
+            return
+        if remaining != tombstone.steps:
+            self._tombstones.write(Tombstone(tombstone.claim, remaining, str(cause)))
+        raise cause
+
+    def _release_unrecorded(self, uid: str, fence: Fence | None) -> Released:
+        """Also for a claim never heard of: a record may have been deleted by hand."""
+        self._undo_step(StepEntry(_salvaged_step(uid, fence)))
+        cause: AgentError | None = None
+        if uid not in self._tombstones.uids():
+            try:
+                self._effects.drop_strays(uid)
+            except AgentError as error:
+                cause = error  # the effect itself tells, to us and to the next agent
+        if fence:
+            self._ledger.release(uid)
+        return Released(known=fence is not None, unfinished=cause)
 
     def _refuse_newer(self, uid: str) -> None:
         fence = self._ledger.fence(uid)

@@ -6,16 +6,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nvdra_api import GpuConfig, MigDeviceConfig
+from nvdra_api.configs import DEFAULT_INTERVAL, INTERVALS, TIME_SLICING
 from nvdra_nodeagent.claims.overlap import Extent, extent_of, overlap
 from nvdra_nodeagent.claims.record import HeldDevice
 from nvdra_nodeagent.claims.selection import select_configs
 from nvdra_nodeagent.errors import Permanent, Retryable
 from nvdra_nodeagent.steps.cdi import CdiDevice, CdiStep
+from nvdra_nodeagent.steps.time_slice import TimeSliceStep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from nvdra_api import FeatureGates, OpaqueConfig
+    from nvdra_api.configs import GpuSharing
     from nvdra_nodeagent.claims.allocation import AllocatedClaim, DeviceResult
     from nvdra_nodeagent.claims.record import Fence, Record
     from nvdra_nodeagent.inventory.model import Device, Inventory
@@ -54,12 +57,12 @@ def make_plan(
     pairs = [(result, _device(result, inventory)) for result in claim.results]
     wanted = [(result, device.type) for result, device in pairs]
     configs = select_configs(claim.configs, wanted, driver=rules.driver, gates=rules.gates)
-    for (result, _), config in zip(pairs, configs, strict=True):
-        _check_applicable(result, config)
+    time_slices = _time_slice_steps(claim.ref.uid, pairs, configs)
     held = tuple(_hold(claim.ref.uid, result, device, rules) for result, device in pairs)
     _check_within(held)
     _check_holders(claim.ref.uid, held, holdings, inventory)
-    return Plan(steps=(_cdi_step(claim.ref.uid, pairs),), devices=held)
+    # The file comes last, and goes first: no container starts before its GPUs are as it wants them.
+    return Plan(steps=(*time_slices, _cdi_step(claim.ref.uid, pairs)), devices=held)
 
 
 def gpus_of(claim: AllocatedClaim, inventory: Inventory) -> frozenset[str]:
@@ -81,14 +84,29 @@ def _device(result: DeviceResult, inventory: Inventory) -> Device:
     return device
 
 
-def _check_applicable(result: DeviceResult, config: OpaqueConfig) -> None:
-    """Sharing asks for effects on the GPU. Admin access never has any, whatever is configured."""
-    if result.admin or not isinstance(config, GpuConfig | MigDeviceConfig) or not config.sharing:
-        return
-    strategy = config.sharing.strategy
-    if isinstance(config, MigDeviceConfig) and strategy == "TimeSlicing":
-        return  # the time slices of MIG devices cannot be set: accepted, without effect
-    raise Permanent(
+def _time_slice_steps(
+    uid: str, pairs: Sequence[tuple[DeviceResult, Device]], configs: Sequence[OpaqueConfig]
+) -> tuple[TimeSliceStep, ...]:
+    """One for each GPU that is shared by time. The time slices of MIG devices cannot be set:
+    asking for them is accepted, without effect. Admin access never has any effect on a GPU."""
+    steps = {}
+    for (result, device), config in zip(pairs, configs, strict=True):
+        if result.admin or not isinstance(config, GpuConfig | MigDeviceConfig):
+            continue
+        if config.sharing and config.sharing.strategy != TIME_SLICING:
+            raise _not_applicable(config.sharing.strategy, result)
+        if isinstance(config, GpuConfig) and config.sharing:
+            steps[device.gpu.uuid] = TimeSliceStep(uid, device.gpu.uuid, _interval(config.sharing))
+    return tuple(steps.values())
+
+
+def _interval(sharing: GpuSharing) -> int:
+    asked = sharing.time_slicing_config.interval if sharing.time_slicing_config else None
+    return INTERVALS[asked or DEFAULT_INTERVAL]
+
+
+def _not_applicable(strategy: str, result: DeviceResult) -> Permanent:
+    return Permanent(
         "SharingUnsupported",
         f'sharing strategy "{strategy}" of request {result.request} cannot be applied to '
         f"{result.device}: this version of the driver does not set it",
@@ -172,6 +190,6 @@ def _fenced_off(device: HeldDevice, fence: Fence) -> Retryable:
     return Retryable(
         "DeviceFenced",
         f"{device.device} of request {device.request} is held back on GPU "
-        f"{device.extent.gpu_uuid}: claim {fence.uid} may hold it ({fence.reason})",
+        f"{device.extent.gpu_uuid}: claim {fence.uid} may hold it ({fence.why()})",
         hint="it becomes free when that claim is prepared again, unprepared or deleted",
     )

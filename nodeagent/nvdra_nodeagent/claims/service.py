@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
@@ -11,20 +12,25 @@ import structlog
 
 from nvdra_nodeagent.cdi.names import is_claim_uid
 from nvdra_nodeagent.claims.allocation import parse_claim
+from nvdra_nodeagent.claims.effects import GpuEffects
 from nvdra_nodeagent.claims.executor import Executor, MoreGpus
 from nvdra_nodeagent.claims.journal import Journal
 from nvdra_nodeagent.claims.ledger import Ledger
 from nvdra_nodeagent.claims.locks import ClaimLocks, LockFile
-from nvdra_nodeagent.claims.model import ClaimService, PreparedDevice
+from nvdra_nodeagent.claims.model import ClaimRef, ClaimService, PreparedDevice
 from nvdra_nodeagent.claims.observer import SilentObserver
 from nvdra_nodeagent.claims.patience import DEFAULT_BUDGET_S, Patience
 from nvdra_nodeagent.claims.plan import PlanRules, gpus_of
 from nvdra_nodeagent.claims.reader import ClaimReader
+from nvdra_nodeagent.claims.reconcile import Reconciler
 from nvdra_nodeagent.claims.sweeper import DEFAULT_GRACE_S, Sweeper
+from nvdra_nodeagent.claims.tombstones import Tombstones
+from nvdra_nodeagent.claims.undertaker import Undertaker
 from nvdra_nodeagent.claims.workshop import DEFAULT_THREADS, Threads, Workshop
 from nvdra_nodeagent.errors import AgentError, Permanent, Retryable
 from nvdra_nodeagent.steps.cdi import CdiHandler, CdiStep
 from nvdra_nodeagent.steps.registry import StepHandlers
+from nvdra_nodeagent.steps.time_slice import TimeSliceHandler, TimeSliceStep
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -32,16 +38,20 @@ if TYPE_CHECKING:
 
     from nvdra_api import FeatureGates
     from nvdra_kube.api import KubeApi
-    from nvdra_nodeagent.claims.model import ClaimRef
-    from nvdra_nodeagent.claims.observer import ClaimObserver, Operation
+    from nvdra_nodeagent.claims.observer import ClaimObserver, Operation, StateKind
+    from nvdra_nodeagent.claims.reconcile import ReconcileReport
     from nvdra_nodeagent.claims.record import Fence
     from nvdra_nodeagent.claims.sweeper import SweepReport
     from nvdra_nodeagent.inventory.model import Inventory
     from nvdra_nodeagent.steps.cdi import CdiFiles
+    from nvdra_nodeagent.steps.registry import SharedStep
+    from nvdra_nodeagent.steps.shared import GpuSetting
 
 log = structlog.get_logger(__name__)
 
 DRAIN_S: Final = 5.0
+LOCK_PATIENCE_S: Final = 30.0
+"""How long work that nobody asked for waits for locks."""
 
 T = TypeVar("T")
 _Devices: TypeAlias = tuple[PreparedDevice, ...]
@@ -64,6 +74,7 @@ class NodeClaims(ClaimService):
         pool: str,
         inventory: Callable[[], Inventory],
         cdi: CdiFiles,
+        settings: Mapping[type[SharedStep], GpuSetting],
         state_dir: Path,
         gates: FeatureGates,
         boot_id: str,
@@ -73,6 +84,7 @@ class NodeClaims(ClaimService):
         sweep_grace_s: float = DEFAULT_GRACE_S,
     ) -> None:
         """`state_dir` holds the journal and is shared with another agent during an update.
+        `settings` are the ways to set on a GPU what steps set there.
 
         `boot_id` is `/proc/sys/kernel/random/boot_id`. `retry_budget_s` bounds the retries inside
         one call and has to leave the kubelet's 45 s room for a last attempt. `sweep_grace_s` is how
@@ -96,22 +108,66 @@ class NodeClaims(ClaimService):
             traces=cdi,
             on_quarantine=self._tell_quarantined,
         )
+        effects = GpuEffects(
+            state_dir,
+            settings=settings,
+            records=self._ledger.records,
+            boot_id=boot_id,
+            driver_load=lambda: inventory().driver_load,
+            on_quarantine=partial(self._tell_damaged, "effect"),
+        )
+        tombstones = Tombstones(state_dir, on_quarantine=partial(self._tell_damaged, "tombstone"))
         handlers = StepHandlers(
-            {CdiStep: CdiHandler(cdi, inventory=inventory)}, timing=self._observer.step_done
+            {
+                CdiStep: CdiHandler(cdi, inventory=inventory),
+                TimeSliceStep: TimeSliceHandler(effects),
+            },
+            timing=self._observer.step_done,
         )
         rules = PlanRules(driver=driver, gates=gates, cdi_id=cdi.device_id)
-        self._executor = Executor(self._ledger, handlers, rules=rules, boot_id=boot_id)
+        self._executor = Executor(
+            self._ledger,
+            handlers,
+            effects=effects,
+            tombstones=tombstones,
+            rules=rules,
+            boot_id=boot_id,
+        )
+        self._undertaker = Undertaker(
+            self._executor.unfinished,
+            run=self._in_thread,
+            is_busy=self._work.is_busy,
+            finish=self._finish,
+            observer=self._observer,
+        )
         self._sweeper = Sweeper(
             self._ledger,
             self._reader,
             cdi=cdi,
-            directories=(journal.directory, journal.quarantine_directory),
+            directories=(
+                journal.directory,
+                journal.quarantine_directory,
+                effects.directory,
+                tombstones.directory,
+            ),
             boot_id=boot_id,
             run=self._in_thread,
             is_busy=self._work.is_busy,
             release=self._release_swept,
             observer=self._observer,
             grace_s=sweep_grace_s,
+        )
+        self._reconciler = Reconciler(
+            self._ledger,
+            self._reader,
+            traces=cdi,
+            rules=rules,
+            pool=pool,
+            boot_id=boot_id,
+            inventory=inventory,
+            run=self._in_thread,
+            exclusively=self._exclusively,
+            is_busy=self._work.is_busy,
         )
 
     async def start(self) -> None:
@@ -138,9 +194,20 @@ class NodeClaims(ClaimService):
         """Remove what no claim answers for. Never raises for what it could not find out."""
         return await self._sweeper.sweep()
 
+    async def reconcile(self) -> ReconcileReport:
+        """Rebuild the records of fenced claims where possible. Never raises."""
+        return await self._reconciler.reconcile()
+
+    async def keep_finished(self) -> None:
+        """Undo what claims that are gone have left behind; eternal, cancelled by its owner."""
+        await self._undertaker.run()
+
     async def keep_swept(self, *, interval_s: float = 600.0, jitter_s: float = 60.0) -> None:
-        """Sweep at start and from then on; eternal, cancelled by its owner."""
-        await self._sweeper.run(interval_s=interval_s, jitter_s=jitter_s)
+        """Reconcile and sweep at start and from then on; eternal, cancelled by its owner."""
+        async with asyncio.TaskGroup() as tasks:
+            for name, keeper in (("reconciler", self._reconciler), ("sweeper", self._sweeper)):
+                work = keeper.run(interval_s=interval_s, jitter_s=jitter_s)
+                tasks.create_task(work, name=name)
 
     def fences(self) -> int:
         """How many claims may hold something of which nobody knows exactly what."""
@@ -211,27 +278,32 @@ class NodeClaims(ClaimService):
         body = await self._reader.get(ref)
         self._observer.seen(ref, body)
         claim = parse_claim(body, ref=ref, driver=self._driver, pool=self._pool)
-        inventory = self._inventory()
+        inventory, abandoned = self._inventory(), threading.Event()
         return await self._locked(
             "prepare",
             ref.uid,
-            lambda locked: self._executor.prepare(claim, inventory=inventory, locked=locked),
+            lambda locked: self._executor.prepare(
+                claim, inventory=inventory, locked=locked, is_abandoned=abandoned.is_set
+            ),
             gpus=gpus_of(claim, inventory),
             deadline=deadline,
+            on_cancel=abandoned.set,
         )
 
     async def _unprepare_once(self, ref: ClaimRef, deadline: float) -> None:
         if not is_claim_uid(ref.uid):
             return  # never prepared
         record = self._ledger.record(ref.uid)
-        known = await self._locked(
+        released = await self._locked(
             "unprepare",
             ref.uid,
             lambda locked: self._executor.release(ref.uid, locked=locked),
             gpus=record.gpu_uuids() if record else frozenset(),
             deadline=deadline,
         )
-        log.debug("claim released", claim=ref.uid, known=known)
+        if released.unfinished:
+            self._undertaker.call(ref, released.unfinished)
+        log.debug("claim released", claim=ref.uid, known=released.known)
 
     async def _locked(
         self,
@@ -241,6 +313,7 @@ class NodeClaims(ClaimService):
         *,
         gpus: frozenset[str],
         deadline: float,
+        on_cancel: Callable[[], None] = lambda: None,
     ) -> T:
         """Run the blocking `work` in one hop, holding the claim's lock and those of its GPUs."""
         asked = time.monotonic()
@@ -249,13 +322,65 @@ class NodeClaims(ClaimService):
                 async with self._locks.gpus(gpus, deadline=deadline):
                     self._observer.lock_waited(operation, wait_s=time.monotonic() - asked)
                     try:
-                        return await self._in_thread(partial(work, gpus))
+                        return await self._in_thread(partial(work, gpus), on_cancel=on_cancel)
                     except MoreGpus as more:
                         gpus |= more.uuids
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
+    async def _exclusively(
+        self, ref: ClaimRef, work: Callable[[], None], *, gpus: frozenset[str]
+    ) -> None:
+        """As one of the claim's own works: in line with those of the kubelet."""
+
+        async def attempt(ref: ClaimRef) -> _Outcome:
+            structlog.contextvars.bind_contextvars(claim=ref.uid)
+            deadline = asyncio.get_running_loop().time() + LOCK_PATIENCE_S
+            try:
+                async with (
+                    self._locks.claim(ref.uid, deadline=deadline),
+                    self._locks.gpus(gpus, deadline=deadline),
+                ):
+                    await self._in_thread(work)
+            except AgentError as error:
+                return error
+            return None
+
+        task = self._work.order("reconcile", ref, attempt)
+        await asyncio.wait([task])
+        outcome = task.result()
+        if isinstance(outcome, AgentError):
+            raise outcome
+
+    async def _finish(self, uid: str) -> ClaimRef | AgentError | None:
+        """Undo what a claim that is gone has left, in line with the kubelet's calls for it."""
+        found: ClaimRef | None = None
+
+        async def attempt(ref: ClaimRef) -> _Outcome:
+            nonlocal found
+            structlog.contextvars.bind_contextvars(claim=uid)
+            deadline = asyncio.get_running_loop().time() + LOCK_PATIENCE_S
+            work = partial(self._executor.finish, uid)
+            try:
+                found = await self._locked(
+                    "unprepare",
+                    uid,
+                    lambda locked: work(locked=locked),
+                    gpus=frozenset(),
+                    deadline=deadline,
+                )
+            except AgentError as error:
+                return error
+            return None
+
+        task = self._work.order("finish", ClaimRef("", "", uid), attempt)
+        await asyncio.wait([task])
+        outcome = task.result()
+        return outcome if isinstance(outcome, AgentError) else found
+
+    async def _in_thread(
+        self, work: Callable[[], T], *, on_cancel: Callable[[], None] = lambda: None
+    ) -> T:
         self._loop = asyncio.get_running_loop()
-        return await self._threads.run(work)
+        return await self._threads.run(work, on_cancel=on_cancel)
 
     async def _release_swept(self, ref: ClaimRef) -> bool:
         task = self._order("unprepare", ref)
@@ -297,6 +422,13 @@ class NodeClaims(ClaimService):
                 reason=fence.reason,
                 ref=fence.claim,
             )
+            self._loop.call_soon_threadsafe(told)
+            self._loop.call_soon_threadsafe(self._reconciler.wake)
+
+    def _tell_damaged(self, kind: StateKind, name: str, reason: str) -> None:
+        """From a worker thread."""
+        if self._loop:
+            told = partial(self._observer.quarantined, kind, uid=name, reason=reason)
             self._loop.call_soon_threadsafe(told)
 
 

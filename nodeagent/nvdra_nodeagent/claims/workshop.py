@@ -7,7 +7,7 @@ import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     from nvdra_nodeagent.claims.observer import Operation
 
 T = TypeVar("T")
+Upkeep: TypeAlias = Literal["reconcile", "finish"]
+"""Work on a claim that nobody asked for. Whoever asks for something waits for it."""
 
-DEFAULT_THREADS: Final = 16
+DEFAULT_THREADS: Final = 32
+"""Made when they are needed. A GPU whose program hangs keeps one busy, and no more than one."""
 
 
 class Threads:
@@ -26,17 +29,20 @@ class Threads:
     def __init__(self, count: int = DEFAULT_THREADS) -> None:
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="claims")
 
-    async def run(self, work: Callable[[], T]) -> T:
+    async def run(
+        self, work: Callable[[], T], *, on_cancel: Callable[[], None] = lambda: None
+    ) -> T:
         """Run `work` in a thread, in the caller's context.
 
         A cancelled caller goes on only when the thread has ended: whoever holds locks for the work
-        must not give them up earlier.
+        must not give them up earlier. `on_cancel` may tell the work to come to its end.
         """
         context = copy_context()  # log lines of the thread are about the same claim
         future = asyncio.get_running_loop().run_in_executor(self._pool, context.run, work)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
+            on_cancel()
             while not future.done():
                 try:
                     await asyncio.wait([future])
@@ -52,7 +58,7 @@ class Threads:
 
 @dataclass(frozen=True, slots=True)
 class _Job(Generic[T]):
-    operation: Operation
+    operation: Operation | Upkeep
     ref: ClaimRef
     task: asyncio.Task[T]
 
@@ -70,7 +76,7 @@ class Workshop(Generic[T]):
 
     def order(
         self,
-        operation: Operation,
+        operation: Operation | Upkeep,
         ref: ClaimRef,
         work: Callable[[ClaimRef], Coroutine[Any, Any, T]],
     ) -> asyncio.Task[T]:

@@ -11,7 +11,7 @@ import os
 import re
 import signal
 import subprocess
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from nvdra_nodeagent.hardware.errors import (
     DriverMissing,
@@ -118,7 +118,7 @@ def _killed(process: subprocess.Popen[bytes]) -> bytes | None:
     try:
         return process.communicate(timeout=_DYING_S)[0]
     except subprocess.TimeoutExpired as error:
-        return error.output
+        return cast("bytes | None", error.output)
 
 
 def _text(output: bytes | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import msgspec
 
@@ -61,9 +61,16 @@ class CdiStep(msgspec.Struct, frozen=True, tag_field="kind", tag="cdi"):
     claim_uid: str
     devices: tuple[CdiDevice, ...] = ()
 
+    @property
+    def gpu_uuids(self) -> frozenset[str]:
+        """None: the file is the claim's own, and changes nothing on a GPU."""
+        return frozenset()
+
 
 class CdiHandler:
     """Applies and undoes `CdiStep`. All that undoing needs is in the step, so results are None."""
+
+    can_wait: ClassVar[bool] = False  # with the file left, a container could still get the devices
 
     def __init__(self, files: CdiFiles, *, inventory: Callable[[], Inventory]) -> None:
         self._files = files

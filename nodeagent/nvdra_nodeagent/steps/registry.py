@@ -1,6 +1,7 @@
 """Reversible steps: data that the journal keeps, and a handler that makes it true or untrue.
 
-A new kind of step is a tagged Struct with a handler, added to `AnyStep` and to `StepHandlers`.
+A new kind of step is a tagged Struct with a handler, added to `AnyStep` and to the wiring of the
+claims. Whatever goes through all kinds (crash tests do) asks `step_kinds`.
 """
 
 from __future__ import annotations
@@ -9,12 +10,16 @@ import time
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar, get_args
 
 from nvdra_nodeagent.steps.cdi import CdiStep
+from nvdra_nodeagent.steps.time_slice import TimeSliceStep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-AnyStep: TypeAlias = CdiStep
+AnyStep: TypeAlias = CdiStep | TimeSliceStep
 """Every kind of step that a record may hold; the `kind` field tells them apart."""
+
+SharedStep: TypeAlias = TimeSliceStep
+"""Those of them that take a reference to an effect of a GPU."""
 
 Result: TypeAlias = dict[str, str] | None
 """What undoing needs to know and the step alone cannot tell, e.g. a value found before."""
@@ -37,6 +42,14 @@ class StepHandler(Protocol[StepT]):
     Each call may be repeated after a crash anywhere in an earlier one. All may raise `AgentError`.
     """
 
+    @property
+    def can_wait(self) -> bool:
+        """Whether a claim is free of the step though undoing it has failed and is left for later.
+
+        Its GPU is granted to nobody until then.
+        """
+        ...
+
     def apply(self, step: StepT) -> Result:
         """Make it true, also when half of it is true already.
 
@@ -54,7 +67,7 @@ class StepHandler(Protocol[StepT]):
 
 
 class StepHandlers:
-    """The handler of each kind of step."""
+    """The handler of each kind of step; there is one for every kind."""
 
     def __init__(
         self,
@@ -62,6 +75,9 @@ class StepHandlers:
         *,
         timing: Timing = lambda kind, verb, duration_s: None,
     ) -> None:
+        missing = set(get_args(AnyStep)) - set(handlers)
+        if missing:
+            raise ValueError(f"no handler for steps of kind {sorted(map(kind_of, missing))}")
         self._handlers = {
             step: _Timed(handler, kind=kind_of(step), timing=timing)
             for step, handler in handlers.items()
@@ -73,7 +89,7 @@ class StepHandlers:
 
 def step_kinds() -> tuple[str, ...]:
     """Every kind that there is."""
-    return tuple(kind_of(step) for step in get_args(AnyStep) or (AnyStep,))
+    return tuple(kind_of(step) for step in get_args(AnyStep))
 
 
 def kind_of(step: type[AnyStep]) -> str:
@@ -88,6 +104,10 @@ class _Timed(StepHandler[Any]):
         self._handler = handler
         self._kind = kind
         self._timing = timing
+
+    @property
+    def can_wait(self) -> bool:
+        return self._handler.can_wait
 
     def apply(self, step: AnyStep) -> Result:
         return self._measured("apply", lambda: self._handler.apply(step))

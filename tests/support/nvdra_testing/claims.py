@@ -20,6 +20,7 @@ from nvdra_nodeagent.claims.service import NodeClaims
 from nvdra_nodeagent.durable import remove_durably, write_durably
 from nvdra_nodeagent.errors import Retryable
 from nvdra_nodeagent.inventory.model import Engines, Gpu, Inventory, MigDevice
+from nvdra_nodeagent.steps.time_slice import TimeSliceStep
 from nvdra_testing.kube_stub import KubeStub
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from nvdra_nodeagent.errors import AgentError
     from nvdra_nodeagent.inventory.model import Device
     from nvdra_nodeagent.steps.registry import Verb
+    from nvdra_nodeagent.steps.shared import Value
 
 DRIVER = "gpu.nvidia.com"
 NODE = "node-a"
@@ -229,6 +231,56 @@ class FolderCdi:
         return []
 
 
+class FolderGpus:
+    """`GpuSetting` of GPUs that are files: those that are not in their first state have one.
+
+    `failing` is raised by each call; `on_call` is told of it before, in the calling thread.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.failing: Exception | None = None
+        self.on_call: Callable[[str, str], None] = lambda verb, gpu_uuid: None
+        self.calls: list[str] = []
+
+    def value(self, minor: int = 0) -> Value:
+        """What the GPU is set to, parts that are 0 left out."""
+        path = self.root / gpu_uuid(minor)
+        found: Value = json.loads(path.read_text()) if path.exists() else {}
+        return found
+
+    def make(self, minor: int = 0, **value: int) -> None:
+        """As somebody else would set it, or as a reboot leaves it."""
+        self._write(gpu_uuid(minor), value)
+
+    def look(self, gpu_uuid: str) -> Value:
+        self._enter("look", gpu_uuid)
+        path = self.root / gpu_uuid
+        found: Value = json.loads(path.read_text()) if path.exists() else {}
+        return {"compute_mode": 0, "time_slice": 0} | found
+
+    def set(self, gpu_uuid: str, value: Value, *, known: Value) -> None:
+        changed = {part: number for part, number in value.items() if known.get(part) != number}
+        if changed:
+            self._enter("set", gpu_uuid)
+            path = self.root / gpu_uuid
+            before: Value = json.loads(path.read_text()) if path.exists() else {}
+            self._write(gpu_uuid, before | changed)
+
+    def _enter(self, verb: str, gpu_uuid: str) -> None:
+        self.on_call(verb, gpu_uuid)
+        self.calls.append(verb)
+        if self.failing:
+            raise self.failing
+
+    def _write(self, gpu_uuid: str, value: Value) -> None:
+        kept = {part: number for part, number in value.items() if number}
+        if kept:
+            write_durably(self.root / gpu_uuid, json.dumps(kept, sort_keys=True).encode())
+        else:
+            remove_durably(self.root / gpu_uuid)
+
+
 class CountingObserver(SilentObserver):
     """Remembers what it was told, in words."""
 
@@ -261,6 +313,9 @@ class CountingObserver(SilentObserver):
     def swept(self, kind: str) -> None:
         self.told.append(f"swept {kind}")
 
+    def tombstone(self, ref: ClaimRef, *, error: AgentError | None) -> None:
+        self.told.append(f"put off {error.reason}" if error else "finished later")
+
 
 @dataclass
 class ClaimNode:
@@ -268,12 +323,14 @@ class ClaimNode:
 
     root: Path
     inventory: Inventory = field(default_factory=a_node_of)
+    gates: FeatureGates = GATES
     api: ClaimApi = field(default_factory=ClaimApi)
     observer: CountingObserver = field(default_factory=CountingObserver)
     agents: list[NodeClaims] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.cdi = FolderCdi(self.root / "cdi")
+        self.gpus = FolderGpus(self.root / "gpus")
 
     def agent(self, *, boot_id: str = BOOT, retry_budget_s: float = 0.0, **more: Any) -> NodeClaims:
         agent = NodeClaims(
@@ -282,8 +339,9 @@ class ClaimNode:
             pool=NODE,
             inventory=lambda: self.inventory,
             cdi=self.cdi,
+            settings={TimeSliceStep: self.gpus},
             state_dir=self.root / "state",
-            gates=GATES,
+            gates=self.gates,
             boot_id=boot_id,
             observer=self.observer,
             retry_budget_s=retry_budget_s,

@@ -1,0 +1,275 @@
+"""Effects of GPUs that claims share: who holds each of them, and what to restore in the end.
+
+`effects/<kind>.<GPU UUID>.json` holds the value found before, the value set and the claims that
+hold a reference. It is durable before the hardware is touched and goes after it was restored, and
+is changed under its GPU's lock only; so after a crash anywhere, repeating the call finishes it.
+
+An effect from before a boot or a load of the driver is *unverified*: the hardware is looked at, and
+what did not outlive it is forgotten. A lost or damaged file is rebuilt from the records of claims.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+import structlog
+
+from nvdra_nodeagent.claims.record import Fence
+from nvdra_nodeagent.claims.sealed import Damaged, SealedFiles
+from nvdra_nodeagent.errors import NodeFault, Retryable
+from nvdra_nodeagent.hardware.errors import NotFound
+from nvdra_nodeagent.steps.registry import kind_of
+from nvdra_nodeagent.steps.shared import Value, hardware_asked
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from pathlib import Path
+
+    from nvdra_nodeagent.claims.record import Record
+    from nvdra_nodeagent.steps.registry import SharedStep
+    from nvdra_nodeagent.steps.shared import GpuSetting
+
+log = structlog.get_logger(__name__)
+
+
+class Effect(msgspec.Struct, frozen=True):
+    """A setting of a GPU that claims hold. `found` lacks parts that the driver did not tell.
+
+    `boot_id` and `driver_load` say when it was last known to be there. `leaving`: the last holder
+    has begun to restore what was found, so some of it may be restored.
+    """
+
+    kind: str
+    gpu_uuid: str
+    found: Value
+    value: Value
+    holders: tuple[str, ...]
+    boot_id: str
+    driver_load: str
+    leaving: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}.{self.gpu_uuid}"
+
+    def without(self, holder: str) -> Effect:
+        rest = tuple(uid for uid in self.holders if uid != holder)
+        return msgspec.structs.replace(self, holders=rest)
+
+
+class GpuEffects:
+    """The effects of this node's GPUs: `SharedEffects` for the handlers of steps. Calls block."""
+
+    def __init__(
+        self,
+        state_dir: Path,
+        *,
+        settings: Mapping[type[SharedStep], GpuSetting],
+        records: Callable[[], Iterable[Record]],
+        boot_id: str,
+        driver_load: Callable[[], str],
+        on_quarantine: Callable[[str, str], None] = lambda name, reason: None,
+    ) -> None:
+        """`on_quarantine` is told name and reason of a damaged file, in the calling thread."""
+        self._files = SealedFiles(
+            state_dir / "effects", quarantine=state_dir / "quarantine", type_=Effect
+        )
+        self._settings = {kind_of(step): setting for step, setting in settings.items()}
+        self._records = records
+        self._boot_id = boot_id
+        self._driver_load = driver_load
+        self._on_quarantine = on_quarantine
+
+    @property
+    def directory(self) -> Path:
+        return self._files.directory
+
+    def take(self, step: SharedStep) -> Value:
+        """:raises Retryable: `EffectConflict`, another claim holds the effect with another value.
+
+        Otherwise as `SharedEffects`.
+        """
+        before = self._current(step)
+        if before:
+            _check_conflict(before, step)
+        with hardware_asked(f"set {kind_of(type(step))} of GPU {step.gpu_uuid}"):
+            return self._take(step, before)
+
+    def _take(self, step: SharedStep, before: Effect | None) -> Value:
+        setting = self._settings[kind_of(type(step))]
+        if before is None:
+            known = found = setting.look(step.gpu_uuid)
+            holders: set[str] = set()
+        else:
+            known, found = self._verified(before, setting)
+            holders = set(before.holders)
+        after = Effect(
+            kind=kind_of(type(step)),
+            gpu_uuid=step.gpu_uuid,
+            found=found,
+            value=step.value,
+            holders=tuple(sorted(holders | {step.claim_uid})),
+            boot_id=self._boot_id,
+            driver_load=self._driver_load(),
+        )
+        if after != before:
+            self._files.write(after.name, after)
+        setting.set(step.gpu_uuid, step.value, known=known)
+        return found
+
+    def drop(self, step: SharedStep) -> None:
+        effect = self._current(step)
+        if effect and step.claim_uid in effect.holders:
+            self._drop(effect, step.claim_uid)
+
+    def is_held(self, step: SharedStep) -> bool:
+        effect = self._current(step)
+        return (
+            effect is not None
+            and step.claim_uid in effect.holders
+            and effect.value == step.value
+            and not effect.leaving
+            and self._is_verified(effect)
+        )
+
+    def drop_strays(self, uid: str) -> None:
+        """As `drop`, for whatever the claim holds here: its own record does not tell any more."""
+        for effect in self._readable():
+            if uid in effect.holders:
+                self._drop(effect, uid)
+
+    def gpus_held_by(self, uid: str) -> frozenset[str]:
+        """The GPUs to lock for `drop_strays`."""
+        return frozenset(effect.gpu_uuid for effect in self._readable() if uid in effect.holders)
+
+    def holders(self) -> frozenset[str]:
+        """All claims that hold an effect."""
+        return frozenset(uid for effect in self._readable() for uid in effect.holders)
+
+    def fences(self, gpu_uuids: Iterable[str], *, known: Iterable[str]) -> tuple[Fence, ...]:
+        """For those of the GPUs that have effects of claims which are not among the known ones."""
+        known = frozenset(known)
+        names = [f"{kind}.{uuid}" for uuid in gpu_uuids for kind in self._settings]
+        return tuple(
+            Fence(
+                uid=uid,
+                reason=f"its {effect.kind} setting is not undone yet",
+                gpu_uuids=(effect.gpu_uuid,),
+            )
+            for effect in self._readable(names)
+            for uid in effect.holders
+            if uid not in known
+        )
+
+    def _drop(self, effect: Effect, holder: str) -> None:
+        rest = effect.without(holder)
+        if rest.holders:
+            self._files.write(rest.name, rest)
+            return
+        if not effect.leaving:
+            effect = msgspec.structs.replace(effect, leaving=True)
+            self._files.write(effect.name, effect)
+        with hardware_asked(f"restore {effect.kind} of GPU {effect.gpu_uuid}"):
+            self._restore(effect, self._settings[effect.kind])
+        self._files.remove(effect.name)
+
+    def _restore(self, effect: Effect, setting: GpuSetting) -> None:
+        try:
+            if not self._is_verified(effect) and not self._outlived(effect, setting):
+                log.info("effect ended with the driver", kind=effect.kind, gpu=effect.gpu_uuid)
+                return
+            target = {part: effect.found.get(part, 0) for part in effect.value}
+            setting.set(effect.gpu_uuid, target, known=_unchanged(effect))
+        except NotFound as error:
+            log.info("effect gone with its GPU", gpu=effect.gpu_uuid, cause=str(error))
+
+    def _verified(self, effect: Effect, setting: GpuSetting) -> tuple[Value, Value]:
+        """What the hardware is known to have now, and what was found before the effect."""
+        if self._is_verified(effect):
+            return {}, effect.found  # whoever made it may have died before the hardware knew
+        looked = setting.look(effect.gpu_uuid)
+        return looked, effect.found if _is_there(effect, looked) else looked
+
+    def _outlived(self, effect: Effect, setting: GpuSetting) -> bool:
+        return _is_there(effect, setting.look(effect.gpu_uuid))
+
+    def _is_verified(self, effect: Effect) -> bool:
+        return (effect.boot_id, effect.driver_load) == (self._boot_id, self._driver_load())
+
+    def _current(self, step: SharedStep) -> Effect | None:
+        """With the GPU locked. :raises NodeFault: a later version of the agent wrote it."""
+        name = f"{kind_of(type(step))}.{step.gpu_uuid}"
+        try:
+            effect = self._files.read(name)
+        except Damaged as damage:
+            if damage.newer:
+                raise NodeFault(
+                    "EffectTooNew",
+                    f"the state of GPU {step.gpu_uuid} was written by a later version of the "
+                    f"agent: {name}: {damage.reason}",
+                    hint="install that version again, at least until its pods have ended",
+                ) from damage
+            self._files.set_aside(name, damage.reason)
+            self._on_quarantine(name, damage.reason)
+            return self._rebuilt(step, begun_only=False)
+        return effect or self._rebuilt(step, begun_only=True)
+
+    def _rebuilt(self, step: SharedStep, *, begun_only: bool) -> Effect | None:
+        """From the records. Without a file, only what a record says to be there was there."""
+        entries = [
+            (entry.step, entry.result)
+            for record in self._records()
+            for entry in record.steps
+            if type(entry.step) is type(step) and entry.step.gpu_uuids == step.gpu_uuids
+            if entry.result is not None or not begun_only
+        ]
+        if not entries:
+            return None
+        results = [result for _, result in entries if result is not None]
+        held = [held for held, _ in entries]
+        return Effect(
+            kind=kind_of(type(step)),
+            gpu_uuid=step.gpu_uuid,
+            found={part: int(value) for part, value in (results or [{}])[0].items()},
+            value=held[0].value,
+            holders=tuple(sorted(each.claim_uid for each in held)),
+            boot_id="",
+            driver_load="",
+        )
+
+    def _readable(self, names: Iterable[str] | None = None) -> Iterator[Effect]:
+        """Without locks: damaged files, and those of unknown kinds, are left to whoever has one."""
+        for name in self._files.names() if names is None else names:
+            try:
+                effect = self._files.read(name)
+            except Damaged:
+                continue
+            if effect and effect.kind in self._settings:
+                yield effect
+
+
+def _check_conflict(effect: Effect, step: SharedStep) -> None:
+    others = [uid for uid in effect.holders if uid != step.claim_uid]
+    if others and effect.value != step.value:
+        raise Retryable(
+            "EffectConflict",
+            f"{effect.kind} of GPU {step.gpu_uuid} cannot be set to {_shown(step.value)}: "
+            f"claim {others[0]} has it set to {_shown(effect.value)}",
+            hint="use the same sharing settings for all claims that share a GPU",
+        )
+
+
+def _is_there(effect: Effect, looked: Value) -> bool:
+    """Parts that the driver does not tell are not evidence."""
+    told = [part for part in effect.value if part in looked]
+    return bool(told) and all(looked[part] == effect.value[part] for part in told)
+
+
+def _unchanged(effect: Effect) -> Value:
+    """Parts that were found as they were wanted: nothing was set, nothing is to be restored."""
+    return {part: value for part, value in effect.value.items() if effect.found.get(part) == value}
+
+
+def _shown(value: Value) -> str:
+    return ", ".join(f"{part} {number}" for part, number in sorted(value.items()))
