@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from contextvars import Context
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Self
 
@@ -18,6 +19,8 @@ from nvdra_kube.occurrences import Occurrence, Occurrences, Record, Severity
 from nvdra_kube.resources import EVENTS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from nvdra_kube.api import Body, KubeApi
 
 __all__ = ["EventRecorder"]
@@ -36,14 +39,25 @@ class EventRecorder:
     recorder. Leaving the context, or `aclose`, gives it a moment to finish.
     """
 
-    def __init__(self, api: KubeApi, *, component: str, instance: str) -> None:
-        """`component` is who says it (a program or driver), `instance` which one (node, pod)."""
+    def __init__(
+        self,
+        api: KubeApi,
+        *,
+        component: str,
+        instance: str,
+        on_dropped: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`component` is who says it (a program or driver), `instance` which one (node, pod).
+
+        `on_dropped` is called for each Event that nobody will see.
+        """
         self._api = api
         self._component = component
         self._instance = instance
         self._occurrences = Occurrences()
         self._waiting: dict[Occurrence, Record] = {}
         self._writer: asyncio.Task[None] | None = None
+        self._on_dropped = on_dropped
         self.dropped = 0
 
     async def __aenter__(self) -> Self:
@@ -66,12 +80,18 @@ class EventRecorder:
         record = self._occurrences.note(occurrence, now_s=_now_s(), stamp=_stamp())
         full = len(self._waiting) >= _MAX_WAITING and occurrence not in self._waiting
         if record is None or full:
-            self.dropped += 1
+            self._drop()
             _log.debug("event dropped", reason=reason, note=note, dropped=self.dropped)
             return
         self._waiting[occurrence] = record
         if self._writer is None or self._writer.done():
-            self._writer = asyncio.create_task(self._write_all(), name="event recorder")
+            self._writer = asyncio.create_task(
+                self._write_all(), name="event recorder", context=Context()
+            )
+
+    def _drop(self) -> None:
+        self.dropped += 1
+        self._on_dropped()
 
     async def aclose(self, *, timeout_s: float = 2.0) -> None:
         """Write what waits, but not for longer than `timeout_s`."""
@@ -80,6 +100,9 @@ class EventRecorder:
         await asyncio.wait([self._writer], timeout=timeout_s)
         self._writer.cancel()
         await asyncio.gather(self._writer, return_exceptions=True)
+        for _ in range(len(self._waiting)):
+            self._drop()
+        self._waiting.clear()
 
     async def _write_all(self) -> None:
         while self._waiting:
@@ -87,7 +110,7 @@ class EventRecorder:
             try:
                 await self._write_patiently(record)
             except Exception as error:
-                self.dropped += 1
+                self._drop()
                 _log.warning(
                     "event not written",
                     object=f"{record.occurrence.kind} {record.occurrence.name}",

@@ -12,13 +12,15 @@ from nvdra_api.names import GPU_DRIVER
 from nvdra_nodeagent.cdi.builder import CdiBuilder
 from nvdra_nodeagent.cdi.claim_files import ClaimFiles
 from nvdra_nodeagent.cdi.store import CdiStore
+from nvdra_nodeagent.claims.observer import Observers
 from nvdra_nodeagent.claims.patience import DEFAULT_BUDGET_S
 from nvdra_nodeagent.claims.service import NodeClaims
-from nvdra_nodeagent.duties import Duty, do_all
+from nvdra_nodeagent.duties import Duty, do_all, standing_still
 from nvdra_nodeagent.errors import Permanent
 from nvdra_nodeagent.inventory.keeper import InventoryKeeper
 from nvdra_nodeagent.kubelet.plugin import KubeletPlugin
 from nvdra_nodeagent.publication import Publication
+from nvdra_nodeagent.reporting.desk import ReportDesk
 from nvdra_nodeagent.steps.time_slice import TimeSliceSetting, TimeSliceStep
 
 if TYPE_CHECKING:
@@ -34,6 +36,12 @@ log = structlog.get_logger(__name__)
 
 WATCH_SILENCE_S = 600.0
 """A live watch is heard of at least every five minutes, when it is opened anew."""
+
+SWEEP_PATIENCE_S = 1800.0
+"""Sweeps are ten minutes apart, and a claim that is given back then may take its time."""
+
+CLAIM_PATIENCE_S = 300.0
+"""Work on a claim is tried for half a minute; what takes this long hangs in a disk or a driver."""
 
 
 class GpuAgent:
@@ -57,6 +65,13 @@ class GpuAgent:
         self.publication = Publication(api, node=options.node_name, gates=gates, metrics=metrics)
         self.publisher = self.publication.publisher
         self.keeper = InventoryKeeper(machine, on_change=self.publication.publish)
+        self.reports = ReportDesk(
+            api,
+            driver=GPU_DRIVER,
+            node=options.node_name,
+            conditions=options.claim_conditions,
+            on_lost=metrics.report_failed,
+        )
         self.claims = NodeClaims(
             api,
             driver=GPU_DRIVER,
@@ -67,7 +82,7 @@ class GpuAgent:
             state_dir=state_dir,
             gates=gates,
             boot_id=boot_id,
-            observer=metrics,
+            observer=Observers(metrics, self.reports.reporter),
             retry_budget_s=retry_budget_s,
         )
         self.kubelet = KubeletPlugin(
@@ -76,14 +91,29 @@ class GpuAgent:
             plugin_dir=state_dir,
             registrar_dir=options.kubelet_registrar_directory_path,
         )
+        self.duties = self._duties()
+        metrics.watch_fences(self.claims.fences)
 
     def _duties(self) -> tuple[Duty, ...]:
         """Everything that goes on in the background; one line each."""
         return (
             Duty("server version", self.publication.learn_server),
             Duty("inventory", self.keeper.run),
-            Duty("publisher", self.publisher.run, in_role=True),
-            Duty("sweeper", self.claims.keep_swept, in_role=True),
+            Duty(
+                "publisher",
+                self.publisher.run,
+                in_role=True,
+                last_turn_s=lambda: self.publisher.last_turn_s,
+                patience_s=WATCH_SILENCE_S,
+            ),
+            Duty(
+                "sweeper",
+                self.claims.keep_swept,
+                in_role=True,
+                last_turn_s=self.claims.last_sweep_s,
+                patience_s=SWEEP_PATIENCE_S,
+            ),
+            Duty("reporter", self.reports.run, last_turn_s=self.reports.last_turn_s),
             Duty("undertaker", self.claims.keep_finished, in_role=True),
         )
 
@@ -96,10 +126,11 @@ class GpuAgent:
             log.warning("feature gate has no effect in this version", gate=gate)
         async with AsyncExitStack() as stack:
             stack.callback(self.claims.close)
+            stack.push_async_callback(self.reports.close)
             await self.claims.start()
             stack.push_async_callback(self.claims.drain)
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
-            background = tasks.create_task(do_all(self._duties()), name="duties")
+            background = tasks.create_task(do_all(self.duties), name="duties")
             stack.callback(background.cancel)
             await self._serve(stack)
             await stop.wait()
@@ -130,10 +161,11 @@ class GpuAgent:
             await stack.enter_async_context(endpoint)
 
     def _unhealthy(self) -> str:
-        stuck_s = asyncio.get_running_loop().time() - self.publisher.last_turn_s
-        if self.publisher.last_turn_s and stuck_s > WATCH_SILENCE_S:
-            return f"publishing ResourceSlices has been stuck for {stuck_s:.0f} s"
-        return ""
+        """Answering at all proves that the event loop turns; this names what hangs beside it."""
+        now_s = asyncio.get_running_loop().time()
+        name, age_s = self.claims.oldest_work(now_s=now_s)
+        hanging = f"{name} has been going on for {age_s:.0f} s" if age_s > CLAIM_PATIENCE_S else ""
+        return "; ".join(filter(None, (standing_still(self.duties, now_s=now_s), hanging)))
 
     def _unready(self) -> str:
         if not self.kubelet.registration.registered.is_set():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from nvdra_kube.events import EventRecorder
 from nvdra_testing.kube_stub import KubeStub
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from nvdra_kube.api import Body
 
 pytestmark = pytest.mark.looptime
@@ -32,9 +35,11 @@ class Board(KubeStub):
     errors: list[Exception] = field(default_factory=list)
     events: dict[str, Body] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
+    on_create: Callable[[], None] = lambda: None
 
     async def create(self, *args: Any, **kwargs: Any) -> Body:
         body: Body = args[1]
+        self.on_create()
         self._fail("create")
         assert kwargs["namespace"] == body["metadata"]["namespace"]
         self.events[body["metadata"]["name"]] = body
@@ -247,3 +252,34 @@ async def test_closing_does_not_wait_for_a_dead_server(
         await a_warning(recorder)
     assert asyncio.get_running_loop().time() <= 2.0
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_whoever_asked_is_told_of_each_event_that_is_lost(board: Board) -> None:
+    told: list[int] = []
+    recorder = EventRecorder(board, component="c", instance="i", on_dropped=lambda: told.append(1))
+    board.errors = [Forbidden("no")]
+    await a_warning(recorder)
+    await settle(recorder)
+    assert (len(told), recorder.dropped) == (1, 1)
+
+
+async def test_what_is_not_written_in_the_end_counts_as_lost(board: Board) -> None:
+    told: list[int] = []
+    recorder = EventRecorder(board, component="c", instance="i", on_dropped=lambda: told.append(1))
+    board.errors = [Unreachable("down")] * 99
+    for note in ("one", "two", "three"):
+        await a_warning(recorder, note=note)
+    await recorder.aclose(timeout_s=1.0)
+    assert len(told) == 2  # and one that was being written, of which nobody knows
+
+
+async def test_the_writer_does_not_speak_in_the_name_of_whoever_woke_it(
+    board: Board, recorder: EventRecorder
+) -> None:
+    said = ContextVar("said", default="")
+    heard: list[str] = []
+    board.on_create = lambda: heard.append(said.get())
+    said.set("claim-1")
+    await a_warning(recorder)
+    await settle(recorder)
+    assert heard == [""]

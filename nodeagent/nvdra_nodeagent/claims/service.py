@@ -209,6 +209,14 @@ class NodeClaims(ClaimService):
                 work = keeper.run(interval_s=interval_s, jitter_s=jitter_s)
                 tasks.create_task(work, name=name)
 
+    def last_sweep_s(self) -> float:
+        """When a sweep last began, on the loop's clock; 0 before the first one."""
+        return self._sweeper.last_turn_s
+
+    def oldest_work(self, *, now_s: float) -> tuple[str, float]:
+        """The work on a claim that has been going on for longest, and for how long; ("", 0)."""
+        return self._work.oldest(now_s=now_s)
+
     def fences(self) -> int:
         """How many claims may hold something of which nobody knows exactly what."""
         return len(self._ledger.fences())

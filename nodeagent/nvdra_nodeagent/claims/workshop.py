@@ -72,7 +72,7 @@ class Workshop(Generic[T]):
 
     def __init__(self) -> None:
         self._latest: dict[str, _Job[T]] = {}
-        self._tasks: set[asyncio.Task[T]] = set()
+        self._tasks: dict[asyncio.Task[T], float] = {}  # and when it was ordered
 
     def order(
         self,
@@ -91,12 +91,18 @@ class Workshop(Generic[T]):
             _after(previous.task if previous else None, ref, work), name=f"{operation} {ref}"
         )
         self._latest[ref.uid] = _Job(operation, ref, task)
-        self._tasks.add(task)
+        self._tasks[task] = asyncio.get_running_loop().time()
         task.add_done_callback(lambda done: self._done(ref.uid, done))
         return task
 
     def is_busy(self, uid: str) -> bool:
         return uid in self._latest
+
+    def oldest(self, *, now_s: float) -> tuple[str, float]:
+        """Name and age of the work that was ordered first; ("", 0) when nothing is under way."""
+        for task, since_s in self._tasks.items():
+            return task.get_name(), now_s - since_s
+        return "", 0.0
 
     async def drain(self, *, timeout_s: float) -> tuple[str, ...]:
         """Return when nothing runs any more; the names of what had to be stopped for it."""
@@ -114,7 +120,7 @@ class Workshop(Generic[T]):
             await asyncio.wait(tuple(self._tasks))
 
     def _done(self, uid: str, task: asyncio.Task[T]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         latest = self._latest.get(uid)
         if latest and latest.task is task:
             del self._latest[uid]

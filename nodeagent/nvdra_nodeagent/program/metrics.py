@@ -130,10 +130,13 @@ class AgentMetrics(SilentObserver):
         for kind, gauge in self._prepared_by_type.items():
             gauge.set(counts.get(kind, 0))
 
-    def watch_claims(self, *, fences: Callable[[], int], tombstones: Callable[[], int]) -> None:
-        """Ask these at each scrape from now on."""
-        self._fences.labels(self._driver).set_function(fences)
-        self._tombstones.labels(self._driver).set_function(tombstones)
+    def watch_fences(self, count: Callable[[], int]) -> None:
+        """Ask it at each scrape from now on."""
+        self._fences.labels(self._driver).set_function(count)
+
+    def watch_tombstones(self, count: Callable[[], int]) -> None:
+        """Ask it at each scrape from now on."""
+        self._tombstones.labels(self._driver).set_function(count)
 
     def report_failed(self, kind: str) -> None:
         """An Event or a condition did not get to the API server."""

@@ -48,6 +48,12 @@ def _log_format(text: str) -> str:
     return text
 
 
+def _conditions(text: str) -> str:
+    if text not in ("failures", "always", "never"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not 'failures', 'always' or 'never'")
+    return text
+
+
 FLAGS = (
     Flag("node-name", "Name of this node; also the name of its resource pool. Required."),
     Flag("namespace", "Namespace that the driver runs in.", "default"),
@@ -129,6 +135,13 @@ FLAGS = (
         parse=_optional_path,
         envs=("NVDRA_SIMULATE_MIG_LAYOUT",),
     ),
+    Flag(
+        "claim-conditions",
+        "When claims get the condition Ready in status.devices: for 'failures' and their recovery, "
+        "'always', or 'never'.",
+        "failures",
+        _conditions,
+    ),
     Flag("logging-format", "Log lines as 'text' or 'json'.", "text", _log_format),
 )
 
@@ -169,6 +182,7 @@ class Options:
     simulate: str
     simulate_state: Path | None
     simulate_mig_layout: Path | None
+    claim_conditions: Literal["failures", "always", "never"]
     logging_format: Literal["text", "json"]
     verbosity: int
 
