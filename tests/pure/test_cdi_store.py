@@ -10,6 +10,7 @@ import pytest
 
 from nvdra_nodeagent.cdi import CdiBuilder, CdiSpec, CdiStore, ClaimFiles, ContainerEdits
 from nvdra_nodeagent.cdi.document import DeviceEntry
+from nvdra_nodeagent.cdi.names import devices_named_in
 from nvdra_nodeagent.errors import Permanent, Retryable
 from nvdra_nodeagent.inventory.snapshot import take_snapshot
 from nvdra_sim.cluster.kubelet.cdi import CdiRegistry
@@ -133,3 +134,23 @@ def test_a_claims_file_that_cannot_be_read_tells_of_no_device(tmp_path: Path) ->
     store.path(UID).mkdir(parents=True)
     machine = simulated_machine("t4", tmp_path / "machine")
     assert ClaimFiles(CdiBuilder(machine), store).device_names(UID) == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "devices:\n- containerEdits: {}\n  name: U-gpu-0\n- name: U-gpu-1-mig-1g10gb-19-0\n",
+        "devices:\n  - name: 'U-gpu-0'\n  - name: \"U-gpu-1-mig-1g10gb-19-0\"\n",
+        '{"devices":[{"name":"U-gpu-0"},{"name": "U-gpu-1-mig-1g10gb-19-0"}]}',
+        'cut off: {"name": "U-gpu-0", {"name":"U-gpu-1-mig-1g10gb-19-0"',
+    ],
+)
+def test_devices_are_found_by_name_whoever_wrote_the_file(content: str) -> None:
+    assert devices_named_in(content.encode(), "U") == ["gpu-0", "gpu-1-mig-1g10gb-19-0"]
+
+
+@pytest.mark.parametrize(
+    "content", ["hostPath: /mps/U-0123a/pipe", "hookName: U-gpu-0", "name: V-gpu-0", "\xff\xfe"]
+)
+def test_other_things_with_the_claims_uid_are_no_devices(content: str) -> None:
+    assert devices_named_in(content.encode("latin-1"), "U") == []

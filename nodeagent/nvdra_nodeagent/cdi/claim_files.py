@@ -40,6 +40,10 @@ class ClaimFiles:
         """Whether the file is what `write` would write now: drivers are replaced under claims."""
         return self._store.holds(claim_uid, self._build(claim_uid, devices))
 
+    def basis(self) -> str:
+        """Another one when files that are written now would differ from those written before."""
+        return self._builder.basis()
+
     def remove(self, claim_uid: str) -> bool:
         """Remove the claim's file; False when there was none."""
         return self._store.remove(claim_uid)
@@ -51,13 +55,10 @@ class ClaimFiles:
     def device_names(self, claim_uid: str) -> list[str]:
         """The devices in a claim's file by their inventory names; none if it cannot be read."""
         try:
-            spec = self._store.read(claim_uid)
+            return self._store.device_names(claim_uid)
         except Retryable as error:
             log.warning("CDI file not readable", claim=claim_uid, error=str(error))
             return []
-        prefix = cdi_device_name(claim_uid, "")
-        entries = spec.devices if spec else ()
-        return [entry.name.removeprefix(prefix) for entry in entries]
 
     def sweep_temporaries(self, *, older_than_s: float) -> list[str]:
         """Remove what writers that died left behind; returns the paths."""

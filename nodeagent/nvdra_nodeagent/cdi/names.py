@@ -30,6 +30,16 @@ def cdi_device_id(
     return f"{kind}={cdi_device_name(claim_uid, device, share_id)}"
 
 
+def devices_named_in(content: bytes, claim_uid: str) -> list[str]:
+    """The devices of a claim that a CDI file has entries for, whoever wrote it: JSON or YAML.
+
+    Looks at names only, so it also tells of files that are not whole.
+    """
+    entry = rb"""(?:^|[\s{,])"?name"?:\s*["']?%s-([a-z0-9][a-z0-9.-]*)"""
+    found = re.findall(entry % re.escape(claim_uid).encode(), content, re.MULTILINE)
+    return list(dict.fromkeys(name.decode() for name in found))
+
+
 def claim_file_prefix(kind: str) -> str:
     """What the names of a kind's claim files start with, before the claim's UID."""
     return f"{kind.replace('/', '-')}_"

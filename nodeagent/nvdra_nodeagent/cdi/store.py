@@ -8,7 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from nvdra_nodeagent.cdi.document import decode_spec, encode_spec
-from nvdra_nodeagent.cdi.names import GPU_CLAIM_KIND, claim_file_prefix, is_claim_uid
+from nvdra_nodeagent.cdi.names import (
+    GPU_CLAIM_KIND,
+    claim_file_prefix,
+    devices_named_in,
+    is_claim_uid,
+)
 from nvdra_nodeagent.durable import (
     remove_with_temporaries,
     storage_error,
@@ -54,6 +59,16 @@ class CdiStore:
             return decode_spec(path.read_bytes())
         except (FileNotFoundError, ValueError):
             return None
+        except OSError as error:
+            raise storage_error("read", path, error) from error
+
+    def device_names(self, claim_uid: str) -> list[str]:
+        """The devices that the claim's file has entries for, whoever wrote it."""
+        path = self.path(claim_uid)
+        try:
+            return devices_named_in(path.read_bytes(), claim_uid)
+        except FileNotFoundError:
+            return []
         except OSError as error:
             raise storage_error("read", path, error) from error
 

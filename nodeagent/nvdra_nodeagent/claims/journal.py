@@ -171,6 +171,7 @@ class Journal:
         """Move the claim's file to the quarantine; it stays a claim that is not unknown."""
         try:
             self.quarantine_directory.mkdir(parents=True, exist_ok=True)
+            self._say_why(uid, reason)
             target = self._quarantined_path(uid)
             with contextlib.suppress(FileNotFoundError):  # the other agent was quicker
                 self._path(uid).lstat()
@@ -183,15 +184,16 @@ class Journal:
                 f"{error.strerror or error}",
                 hint="move the file away by hand",
             ) from error
-        self._say_why(uid, reason)
 
     def fence_off(self, fence: Fence) -> None:
         """Durable on return: the claim may hold these devices, and has no record that says more.
 
         :raises Retryable: it could not be written.
         """
-        write_durably(self._quarantined_path(fence.uid), _fence_note(fence), mode=0o600)
+        with contextlib.suppress(OSError):  # writing the fence tells
+            self.quarantine_directory.mkdir(parents=True, exist_ok=True)
         self._say_why(fence.uid, fence.reason)
+        write_durably(self._quarantined_path(fence.uid), _fence_note(fence), mode=0o600)
 
     def quarantined(self) -> dict[str, Damaged]:
         """The files set aside, with what they still hold."""
@@ -240,8 +242,9 @@ def _fence_note(fence: Fence) -> bytes:
     note: dict[str, object] = {}
     if fence.claim and fence.claim.name:
         note["claim"] = {"namespace": fence.claim.namespace, "name": fence.claim.name}
-    note["devices"] = [{"device": name} for name in fence.devices]
     note["gpus"] = [{"gpu_uuid": uuid} for uuid in fence.gpu_uuids]
+    held = [{"request": "", "device": name} for name in fence.devices]
+    note["devices"] = [*held, *({"request": "", "device": n, "admin": True} for n in fence.free)]
     return _encoder.encode(note)
 
 

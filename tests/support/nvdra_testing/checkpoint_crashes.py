@@ -1,0 +1,97 @@
+"""Kills a migration at each of its file operations and runs it again.
+
+`python -m nvdra_testing.checkpoint_crashes DIRECTORY` prints one JSON object a crash: all files of
+the state directory with their contents, after the second run. The first one is undisturbed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from nvdra_nodeagent.checkpoint.conversion import EarlierNode
+from nvdra_nodeagent.checkpoint.migration import LOCK, Migration
+from nvdra_nodeagent.claims.journal import Journal
+from nvdra_nodeagent.durable import is_temporary
+from nvdra_testing.checkpoints import (
+    a_checkpoint,
+    a_completed,
+    a_gpu_device,
+    a_group,
+    a_started,
+    a_vfio_device,
+)
+from nvdra_testing.claims import BOOT, DRIVER, NODE, FolderCdi, a_ref, a_result
+
+_WATCHED = ("open", "os.rename", "os.remove", "os.mkdir", "os.scandir")
+
+
+def main(directory: Path) -> None:
+    for point in itertools.count():
+        root = directory / str(point)
+        root.mkdir()
+        (root / "checkpoint.json").write_bytes(_checkpoint())
+        killed = _in_child(root, kill_at=point) if point else False
+        if point and not killed:
+            break  # it has come to its end: there is no such point any more
+        _in_child(root)
+        line = json.dumps({"killed": killed, "files": _files(root)})
+        print(line, flush=True)  # noqa: T201 - at once, or children print it again
+
+
+def _checkpoint() -> bytes:
+    one, two, begun, odd = (a_ref(name).uid for name in ("one", "two", "begun", "odd"))
+    return a_checkpoint(
+        {
+            one: a_completed(a_group(a_gpu_device(0, uid=one))),
+            two: a_completed(a_group(a_gpu_device(1, uid=two))),
+            begun: a_started(a_result("gpu-2"), name="begun"),
+            odd: a_completed(a_group(a_vfio_device(3, uid=odd))),
+        }
+    )
+
+
+def _in_child(root: Path, *, kill_at: int = 0) -> bool:
+    """Whether the migration was killed."""
+    child = os.fork()
+    if not child:
+        try:
+            if kill_at:
+                _kill_at(kill_at, root)
+            node = EarlierNode(DRIVER, NODE, BOOT)
+            Migration(root, Journal(root), traces=FolderCdi(root / "cdi"), node=node).run()
+        except BaseException as error:  # the child's end, whatever it was
+            os.write(2, f"{error!r}\n".encode())
+            os._exit(1)
+        os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+def _kill_at(count: int, root: Path) -> None:
+    """Die before the given file operation below `root`."""
+    operations = itertools.count(1)
+
+    def watch(event: str, arguments: tuple[Any, ...]) -> None:
+        touches = arguments and str(arguments[0]).startswith(str(root))
+        if event in _WATCHED and touches and next(operations) == count:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(watch)
+
+
+def _files(root: Path) -> dict[str, str]:
+    """Temporaries are the sweeper's."""
+    return {
+        str(path.relative_to(root)): path.read_text()
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and not is_temporary(path.name) and path.name != LOCK
+    }
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
