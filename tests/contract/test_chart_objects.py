@@ -102,6 +102,9 @@ def test_rights_are_what_the_programs_call_and_no_more() -> None:
     rules = the(rendered(), "ClusterRole")["rules"]
     assert {(r["apiGroups"][0], r["resources"][0]): " ".join(r["verbs"]) for r in rules} == {
         ("resource.k8s.io", "resourceclaims"): "get list",
+        ("resource.k8s.io", "resourceclaims/status"): "patch",
+        ("resource.k8s.io", "resourceclaims/driver"): "associated-node:patch",
+        ("", "events"): "create patch",
         ("resource.k8s.io", "resourceslices"): "get list watch create update delete",
         ("", "nodes"): "get",
     }
