@@ -12,6 +12,7 @@ from nvdra_sim.hardware import identity, smi
 from nvdra_sim.hardware.devices import drm_names, node_table
 from nvdra_sim.hardware.driver_files import BINARIES, CONFIG_FILES, LIBRARIES, PLAIN_LIBRARIES
 from nvdra_sim.hardware.errors import UnusableStateDir
+from nvdra_sim.imex import programs as imex
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -158,6 +159,8 @@ def _add_programs(tree: Tree, profile: Profile, *, node: str) -> None:
     for name in BINARIES:
         note = f"{name}: the driver is simulated; there is nothing to do"
         scripts[f"{DRIVER_ROOT}/usr/bin/{name}"] = f"#!/bin/sh\necho '{note}' >&2\nexit 1\n"
+    for name in imex.PROGRAMS:
+        scripts[f"{DRIVER_ROOT}/usr/bin/{name}"] = imex.program(name)
     tree.files |= scripts
     tree.programs |= scripts.keys()
 

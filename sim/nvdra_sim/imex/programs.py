@@ -6,13 +6,10 @@ on to be there. Containers without Python 3 get a message and exit status 127.
 
 from __future__ import annotations
 
-import ast
+import functools
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from typing import Final
 
 PROGRAMS: Final = {
     "nvidia-imex": ("settings_file", "configuration", "faults", "lines", "links", "service"),
@@ -33,6 +30,7 @@ exit 127
 '''
 
 
+@functools.cache
 def program(name: str) -> str:
     """The text of `nvidia-imex` or `nvidia-imex-ctl`."""
     start = _START.format(name=name, python=sys.executable)
@@ -51,22 +49,18 @@ def lay_out(directory: Path) -> None:
 
 def _body(path: Path) -> str:
     """A module without what only holds inside of the package."""
+    import ast
+
     text = path.read_text(encoding="utf-8")
-    unwanted = {
-        line for node in ast.parse(text).body if _is_unwanted(node) for line in _lines_of(node)
-    }
+    unwanted: set[int] = set()
+    for node in ast.parse(text).body:
+        if _is_unwanted(ast.unparse(node)):
+            unwanted.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
     lines = text.splitlines(keepends=True)
     return "".join(line for number, line in enumerate(lines, start=1) if number not in unwanted)
 
 
-def _is_unwanted(node: ast.stmt) -> bool:
+def _is_unwanted(text: str) -> bool:
     """Imports of each other and from the future, docstrings, and `if __name__ == ...`."""
-    if isinstance(node, ast.ImportFrom):
-        return node.module == "__future__" or (node.module or "").startswith("nvdra_sim")
-    if isinstance(node, ast.Expr):
-        return isinstance(node.value, ast.Constant)
-    return isinstance(node, ast.If) and "__name__" in ast.unparse(node.test)
-
-
-def _lines_of(node: ast.stmt) -> Iterator[int]:
-    return iter(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    inner_import = text.startswith(("from __future__ ", "from nvdra_sim."))
+    return inner_import or text.startswith("if __name__ ") or text[0] in "'\""
