@@ -11,15 +11,20 @@ from nvdra_api.names import GPU_DRIVER
 from nvdra_kube.backoff import Backoff
 from nvdra_kube.errors import ApiError, ServerError, TooManyRequests, Unreachable
 from nvdra_kube.semver import SemverError, server_minor
+from nvdra_nodeagent.slices.errors import FieldsDropped
+from nvdra_nodeagent.slices.missing import missing_devices
 from nvdra_nodeagent.slices.planner import plan_pool
 from nvdra_nodeagent.slices.publisher import Publisher
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
     from nvdra_api.gates import FeatureGates
     from nvdra_kube.api import KubeApi
-    from nvdra_nodeagent.inventory.model import Inventory
+    from nvdra_nodeagent.inventory.model import Device, Inventory
     from nvdra_nodeagent.program.metrics import AgentMetrics
-    from nvdra_nodeagent.slices.errors import FieldsDropped, SlicesRefused
+    from nvdra_nodeagent.slices.errors import SlicesRefused
+    from nvdra_nodeagent.slices.missing import Held, MissingDevice
 
 log = structlog.get_logger(__name__)
 
@@ -30,8 +35,15 @@ class Publication:
     """Plans the pool anew for each inventory and hands it to its `publisher`."""
 
     def __init__(
-        self, api: KubeApi, *, node: str, gates: FeatureGates, metrics: AgentMetrics
+        self,
+        api: KubeApi,
+        *,
+        node: str,
+        gates: FeatureGates,
+        metrics: AgentMetrics,
+        held: Callable[[], Iterable[Held]] = tuple,
     ) -> None:
+        """`held` are the devices that claims hold: they stay published when they vanish."""
         self.publisher = Publisher(api, driver=GPU_DRIVER, node=node, on_degraded=self._degrade)
         metrics.count_slice_writes(self.publisher.writes)
         self._api = api
@@ -41,12 +53,22 @@ class Publication:
         self._list_attributes = gates["DRAListTypeAttributes"]
         self._server: tuple[int, int] | None = None
         self._inventory: Inventory | None = None
+        self._held = held
+        self._missing: tuple[MissingDevice, ...] = ()
+        self._seen: dict[str, Device] = {}
+        self._taints = True
         self._announced: set[str] = set()
 
     def publish(self, inventory: Inventory) -> None:
         """Make this the inventory that the slices show."""
         self._inventory = inventory
+        self._seen.update(inventory.devices)
         self._plan()
+
+    def prepared_devices(self, counts: Mapping[str, int]) -> None:
+        """Claims have taken or given back devices: one that vanished may have been the last's."""
+        if self._missing:
+            self._plan()
 
     async def learn_server(self) -> None:
         """The server's version decides the slices' layout: nothing is published before."""
@@ -78,11 +100,14 @@ class Publication:
     def _plan(self) -> None:
         if self._server is None or self._inventory is None:
             return
+        found = missing_devices(self._held(), self._inventory, seen=self._seen)
+        self._note_missing(found)
         plan = plan_pool(
             self._inventory,
             node=self._node,
             server=self._server,
             list_attributes=self._list_attributes,
+            missing=found if self._taints else (),
         )
         self._metrics.defects(len(self._inventory.defects) + len(plan.defects))
         for defect in plan.defects:
@@ -94,9 +119,33 @@ class Publication:
         """Better a pool in the plain form than none: what the cluster refuses is left out."""
         self._metrics.publish_failed()
         log.error("the API server does not take the slices as planned", cause=str(problem))
-        if self._list_attributes:
-            self._list_attributes = False
+        if self._give_in(problem):
             self._plan()
+
+    def _give_in(self, problem: FieldsDropped | SlicesRefused) -> bool:
+        """Whether there is something to leave out. Without its taint a device that is not there
+        would look like any other."""
+        before = (self._taints, self._list_attributes)
+        dropped = isinstance(problem, FieldsDropped) and problem.mentions("taints")
+        if self._missing and (dropped or not self._list_attributes):
+            self._taints = False
+        else:
+            self._list_attributes = False
+        return before != (self._taints, self._list_attributes)
+
+    def _note_missing(self, found: tuple[MissingDevice, ...]) -> None:
+        """Say it once of each device."""
+        known = {device.name for device in self._missing}
+        for device in found:
+            if device.name not in known:
+                log.error("a device that a claim holds is gone", device=device.name)
+        for name in known - {device.name for device in found}:
+            log.info("no claim holds a device that was gone, or it is back", device=name)
+        self._missing = found
+        wanted = {device.name for device in found}
+        if self._inventory:
+            wanted |= self._inventory.devices.keys()
+        self._seen = {name: seen for name, seen in self._seen.items() if name in wanted}
 
     def _announce(self, names: list[str]) -> None:
         for name in names:

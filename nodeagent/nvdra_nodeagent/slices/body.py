@@ -9,7 +9,7 @@ from nvdra_nodeagent.slices.model import Version
 
 if TYPE_CHECKING:
     from nvdra_kube.api import Body
-    from nvdra_nodeagent.slices.model import AttributeValue, SliceContent, SliceDevice
+    from nvdra_nodeagent.slices.model import AttributeValue, SliceContent, SliceDevice, Taint
 
 API_VERSIONS: Final = ("v1", "v1beta2", "v1beta1")
 """Served versions of resource.k8s.io that are spoken here, best first."""
@@ -17,6 +17,7 @@ API_VERSIONS: Final = ("v1", "v1beta2", "v1beta1")
 # v1beta1 wraps a device's fields once more.
 _WRAPPED: Final = "v1beta1"
 _WRAPPER: Final = "basic"
+_SINCE: Final = "timeAdded"
 _AMOUNTS: Final = frozenset({"capacity", "counters"})
 
 
@@ -51,8 +52,15 @@ def device_body(device: SliceDevice, *, version: str) -> Body:
         fields["capacity"] = {
             name: {"value": str(amount)} for name, amount in sorted(device.capacity.items())
         }
+    if device.taints:
+        fields["taints"] = [_taint(taint) for taint in device.taints]
     wrapped = {_WRAPPER: fields} if version == _WRAPPED else fields
     return {"name": device.name, **wrapped}
+
+
+def _taint(taint: Taint) -> Body:
+    value = {"value": taint.value} if taint.value else {}
+    return {"key": taint.key, **value, "effect": taint.effect}
 
 
 def _attribute(value: AttributeValue) -> Body:
@@ -70,7 +78,8 @@ def _attribute(value: AttributeValue) -> Body:
 
 
 def comparable(spec: Body) -> Body:
-    """What a spec means, whatever version it came in: the generation is left out.
+    """What a spec means, whatever version it came in: the generation is left out, and since when
+    taints are there.
 
     Empty fields are as good as absent ones, `1024Mi` as `1Gi`.
     """
@@ -85,7 +94,31 @@ def comparable(spec: Body) -> Body:
 
 def _unwrapped(device: Body) -> Body:
     inner = device.get(_WRAPPER)
-    return device if inner is None else {"name": device.get("name"), **inner}
+    fields = device if inner is None else {"name": device.get("name"), **inner}
+    if not fields.get("taints"):
+        return fields
+    return {**fields, "taints": [_timeless(taint) for taint in fields["taints"]]}
+
+
+def _timeless(taint: Body) -> Body:
+    return {name: value for name, value in taint.items() if name != _SINCE}
+
+
+def keep_taint_times(spec: Body, stored: Body) -> None:
+    """Give taints that the stored spec has already the time that they have there.
+
+    Servers stamp a taint without a time as new, and waits of tolerations would begin again.
+    """
+    since = {
+        (device.get("name"), *sorted(_timeless(taint).items())): taint[_SINCE]
+        for device in stored.get("devices") or []
+        for taint in device.get(_WRAPPER, device).get("taints") or []
+        if _SINCE in taint
+    }
+    for device in spec.get("devices", []) if since else []:
+        for taint in device.get(_WRAPPER, device).get("taints", []):
+            if known := since.get((device["name"], *sorted(taint.items()))):
+                taint[_SINCE] = known
 
 
 def _clean(tree: Any, *, parent: str = "") -> Any:

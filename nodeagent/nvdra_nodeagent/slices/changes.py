@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
-from nvdra_nodeagent.slices.body import comparable, slice_spec
+from nvdra_nodeagent.slices.body import comparable, keep_taint_times, slice_spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -187,5 +187,8 @@ def _changes(
     places: Mapping[int, Stored],
 ) -> Changes:
     writes = [Write(index, specs[index], places.get(index)) for index in due]
+    for write in writes:
+        if write.replaces:
+            keep_taint_times(write.spec, write.replaces.body["spec"])
     writes.sort(key=lambda write: (write.replaces is None, write.index))
     return Changes(generation, obsolete, tuple(writes))

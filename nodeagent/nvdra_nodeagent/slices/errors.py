@@ -74,6 +74,10 @@ class FieldsDropped(AgentError):
         )
         self.fields = fields
 
+    def mentions(self, name: str) -> bool:
+        """Whether a field of this name, or something in it, was dropped."""
+        return _mentions(self.fields, name)
+
 
 def _mentions(fields: tuple[str, ...], name: str) -> bool:
     return any(name in field.replace("[", ".").split(".") for field in fields)

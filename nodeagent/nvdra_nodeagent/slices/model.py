@@ -23,12 +23,22 @@ AttributeValue: TypeAlias = str | bool | int | Version | tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
+class Taint:
+    """Keeps claims off a device (`DeviceTaint`); the server adds when it came to be."""
+
+    key: str
+    effect: str
+    value: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class SliceDevice:
     """One published device. Unqualified names belong to the driver's domain."""
 
     name: str
     attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
     capacity: Mapping[str, Quantity] = field(default_factory=dict)
+    taints: tuple[Taint, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
