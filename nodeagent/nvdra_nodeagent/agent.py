@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import structlog
 
 from nvdra_api.names import GPU_DRIVER
+from nvdra_nodeagent import __version__
 from nvdra_nodeagent.cdi.builder import CdiBuilder
 from nvdra_nodeagent.cdi.claim_files import ClaimFiles
 from nvdra_nodeagent.cdi.store import CdiStore
+from nvdra_nodeagent.claims.locks import LockFile
 from nvdra_nodeagent.claims.observer import Observers
 from nvdra_nodeagent.claims.patience import DEFAULT_BUDGET_S
 from nvdra_nodeagent.claims.service import NodeClaims
 from nvdra_nodeagent.duties import Duty, do_all, standing_still
 from nvdra_nodeagent.errors import Permanent
 from nvdra_nodeagent.inventory.keeper import InventoryKeeper
-from nvdra_nodeagent.kubelet.plugin import KubeletPlugin
+from nvdra_nodeagent.kubelet import leftovers
+from nvdra_nodeagent.kubelet.names import SocketNames
+from nvdra_nodeagent.kubelet.plugin import DRAIN_BESIDE_ANOTHER_S, DRAIN_S, KubeletPlugin
 from nvdra_nodeagent.publication import Publication
 from nvdra_nodeagent.reporting.desk import ReportDesk
+from nvdra_nodeagent.role import Role
 from nvdra_nodeagent.steps.time_slice import TimeSliceSetting, TimeSliceStep
 
 if TYPE_CHECKING:
@@ -57,8 +63,12 @@ class GpuAgent:
         metrics: AgentMetrics,
         boot_id: str,
         retry_budget_s: float = DEFAULT_BUDGET_S,
+        beside_others: bool = False,
     ) -> None:
+        """`beside_others`: the kubelet keeps several instances of a driver, so that this one has
+        sockets of its own, named after its pod, and leaves calls in flight the time they need."""
         self._options = options
+        self._beside_others = beside_others
         self._gates = gates
         self._metrics = metrics
         state_dir = _make_directories(options)
@@ -88,8 +98,16 @@ class GpuAgent:
         self.kubelet = KubeletPlugin(
             driver=GPU_DRIVER,
             claims=self.claims,
-            plugin_dir=state_dir,
-            registrar_dir=options.kubelet_registrar_directory_path,
+            sockets=_socket_names(options, beside_others=beside_others),
+            drain_s=DRAIN_BESIDE_ANOTHER_S if beside_others else DRAIN_S,
+        )
+        self._role_locks = LockFile(state_dir / "locks")
+        self.role = Role(
+            self._role_locks,
+            state_dir=state_dir,
+            identity=f"pod {options.pod_uid or '-'} process {os.getpid()} version {__version__}",
+            registered=self.kubelet.registration.registered,
+            on_change=metrics.role_changed,
         )
         self.duties = self._duties()
         metrics.watch_fences(self.claims.fences)
@@ -115,27 +133,46 @@ class GpuAgent:
             ),
             Duty("reporter", self.reports.run, last_turn_s=self.reports.last_turn_s),
             Duty("undertaker", self.claims.keep_finished, in_role=True),
+            Duty("dead sockets", self._sweep_sockets, in_role=True),
         )
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Serve until `stop` is set; then leave in order: sockets, running claims, the rest.
+        """Serve until `stop` is set; then leave in order: role, sockets, running claims, the rest.
 
         Raises `AgentError` when a socket, a port or the state directory cannot be had.
         """
         for gate in self._gates.without_effect():
             log.warning("feature gate has no effect in this version", gate=gate)
         async with AsyncExitStack() as stack:
+            stack.callback(self._role_locks.close)
             stack.callback(self.claims.close)
             stack.push_async_callback(self.reports.close)
             await self.claims.start()
             stack.push_async_callback(self.claims.drain)
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
-            background = tasks.create_task(do_all(self.duties), name="duties")
-            stack.callback(background.cancel)
+            always = tasks.create_task(self._do(in_role=False), name="duties")
+            in_role = tasks.create_task(
+                self.role.run(lambda: self._do(in_role=True)), name="duties in role"
+            )
+            stack.callback(always.cancel)
+            stack.callback(in_role.cancel)
             await self._serve(stack)
             await stop.wait()
             log.info("stopping")
-            self.claims.hurry()
+            in_role.cancel()
+            await asyncio.wait([in_role])
+            if not self._beside_others:
+                self.claims.hurry()
+
+    async def _do(self, *, in_role: bool) -> None:
+        await do_all(duty for duty in self.duties if duty.in_role is in_role)
+
+    async def _sweep_sockets(self) -> None:
+        await leftovers.keep_swept(
+            GPU_DRIVER,
+            plugin_dir=self.kubelet.endpoint.parent,
+            registrar_dir=self.kubelet.registration_socket.parent,
+        )
 
     async def _serve(self, stack: AsyncExitStack) -> None:
         await stack.enter_async_context(self.kubelet)
@@ -171,9 +208,19 @@ class GpuAgent:
         if not self.kubelet.registration.registered.is_set():
             refusal = self.kubelet.registration.refusal
             return f"not registered with the kubelet {refusal}".strip()
-        if not self.publisher.is_published:
+        if self.role.held and not self.publisher.is_published:
             return f"slices are not published {self.publisher.last_error or ''}".strip()
         return ""
+
+
+def _socket_names(options: Options, *, beside_others: bool) -> SocketNames:
+    plugin_dir = options.kubelet_plugins_directory_path / GPU_DRIVER
+    registrar_dir = options.kubelet_registrar_directory_path
+    if not beside_others:
+        return SocketNames.fixed(GPU_DRIVER, plugin_dir=plugin_dir, registrar_dir=registrar_dir)
+    return SocketNames.of_pod(
+        options.pod_uid, driver=GPU_DRIVER, plugin_dir=plugin_dir, registrar_dir=registrar_dir
+    )
 
 
 def _make_directories(options: Options) -> Path:

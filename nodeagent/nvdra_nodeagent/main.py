@@ -26,6 +26,7 @@ from nvdra_nodeagent import __version__
 from nvdra_nodeagent.agent import GpuAgent
 from nvdra_nodeagent.errors import AgentError
 from nvdra_nodeagent.hardware.real import real_machine
+from nvdra_nodeagent.kubelet.names import kubelet_takes_several
 from nvdra_nodeagent.program.metrics import AgentMetrics
 from nvdra_nodeagent.program.options import Options, parse_options
 from nvdra_nodeagent.program.stacks import dump_on_signal
@@ -47,6 +48,10 @@ _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 def gpu_plugin() -> None:
     """`nvdra-gpu-plugin`. Exit status 0 after a stop signal, 1 on failure, 2 on bad options."""
+    if sys.argv[1:2] == ["export-checkpoint"]:
+        from nvdra_nodeagent.checkpoint.command import main as export
+
+        sys.exit(export(sys.argv[2:], environ=os.environ, boot_id=_boot_id()))
     options = parse_options(sys.argv[1:], environ=os.environ, version=__version__)
     configure(verbosity=options.verbosity, format=options.logging_format)
     try:
@@ -81,6 +86,8 @@ async def _run(options: Options, gates: FeatureGates, boot_id: str) -> None:
             gates=gates,
             metrics=metrics,
             boot_id=boot_id,
+            beside_others=options.rolling_update
+            and await kubelet_takes_several(api, options.node_name),
         )
         gc.freeze()
         await agent.run(stop)

@@ -16,6 +16,7 @@ from grpclib.health.v1.health_grpc import HealthStub
 from nvdra_nodeagent.claims.model import PreparedDevice
 from nvdra_nodeagent.errors import Permanent, Retryable
 from nvdra_nodeagent.kubelet.liveness import Liveness
+from nvdra_nodeagent.kubelet.plugin import DEREGISTRATION_S
 from nvdra_nodeagent.kubelet.proto import dra_v1_pb2, dra_v1beta1_pb2, registration_pb2
 from nvdra_nodeagent.kubelet.proto.dra_v1_grpc import DRAPluginStub
 from nvdra_nodeagent.kubelet.proto.dra_v1beta1_grpc import DRAPluginStub as DRAPluginBetaStub
@@ -123,7 +124,7 @@ async def test_unprepare_answers_for_every_claim(tmp_path: Path) -> None:
     assert answer.claims["u2"].error == ""
 
 
-async def test_a_stop_takes_the_registration_away_and_lets_a_running_call_finish(
+async def test_a_stop_lets_running_calls_finish_before_the_registration_goes(
     tmp_path: Path,
 ) -> None:
     claims = ScriptedClaims({"one": (DEVICE,)})
@@ -134,15 +135,47 @@ async def test_a_stop_takes_the_registration_away_and_lets_a_running_call_finish
         call = asyncio.create_task(DRAPluginStub(channel).NodePrepareResources(ask()))
         await claims.started.wait()
         stop = asyncio.create_task(plugin.__aexit__(None, None, None))
-        while plugin.registration_socket.exists():
-            await asyncio.sleep(0.001)
-        with pytest.raises(GRPCError) as late:
-            await DRAPluginStub(channel).NodePrepareResources(ask("late", "u9"))
+        await asyncio.sleep(0.05)
+        assert plugin.registration_socket.exists()
         claims.go_on.set()
         answer = await call
         await stop
-    assert late.value.status is Status.UNAVAILABLE
     assert len(answer.claims["u1"].devices) == 1
+    assert not plugin.registration_socket.exists()
+    assert not plugin.endpoint.exists()
+
+
+async def test_calls_are_served_until_the_kubelet_has_noticed_the_deregistration(
+    tmp_path: Path,
+) -> None:
+    plugin = a_plugin(tmp_path, ScriptedClaims({"late": (DEVICE,)}))
+    await plugin.__aenter__()
+    plugin.registration.registered.set()
+    async with dial(plugin.endpoint) as channel:
+        await DRAPluginStub(channel).NodePrepareResources(ask())
+        stop = asyncio.create_task(plugin.__aexit__(None, None, None))
+        while plugin.registration_socket.exists():
+            await asyncio.sleep(0.001)
+        answer = await DRAPluginStub(channel).NodePrepareResources(ask("late"))
+        assert not stop.done()
+    async with asyncio.timeout(DEREGISTRATION_S / 2):
+        await stop
+    assert len(answer.claims["u1"].devices) == 1
+
+
+async def test_a_call_that_does_not_end_holds_the_stop_up_for_a_bounded_time(
+    tmp_path: Path,
+) -> None:
+    claims = ScriptedClaims()
+    claims.go_on.clear()
+    plugin = a_plugin(tmp_path, claims, drain_s=0.01)
+    await plugin.__aenter__()
+    async with dial(plugin.endpoint) as channel:
+        call = asyncio.create_task(DRAPluginStub(channel).NodePrepareResources(ask()))
+        await claims.started.wait()
+        await plugin.__aexit__(None, None, None)
+        assert not call.done()
+        call.cancel()
     assert not plugin.endpoint.exists()
 
 

@@ -34,15 +34,20 @@ class DrainGate:
         """Count every call that `server` receives from now on."""
         listen(server, RecvRequest, self._on_request)
 
-    async def drain(self, *, timeout_s: float) -> bool:
-        """Refuse new calls and wait for the running ones; False when some did not end in time."""
-        self._draining = True
+    async def wait_idle(self, *, timeout_s: float) -> bool:
+        """Wait for a moment without a call, taking new ones; False when there was none in time."""
         try:
             async with asyncio.timeout(timeout_s):
-                await self._idle.wait()
+                while self._in_flight:
+                    await self._idle.wait()
         except TimeoutError:
             return False
         return True
+
+    async def drain(self, *, timeout_s: float) -> bool:
+        """Refuse new calls and wait for the running ones; False when some did not end in time."""
+        self._draining = True
+        return await self.wait_idle(timeout_s=timeout_s)
 
     async def _on_request(self, event: RecvRequest) -> None:
         if self._draining:

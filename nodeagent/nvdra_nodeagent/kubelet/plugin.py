@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import structlog
 from grpclib.server import Server
@@ -20,19 +22,25 @@ if TYPE_CHECKING:
     from grpclib._typing import IServable
 
     from nvdra_nodeagent.claims.model import ClaimService
+    from nvdra_nodeagent.kubelet.names import SocketNames
 
 log = structlog.get_logger(__name__)
 
-DRAIN_S = 15.0
-"""Half of the time that a pod has to end in; nothing is tried again then, so calls end soon."""
+DRAIN_S: Final = 15.0
+"""A quarter of the time that a pod has to end in: nothing is tried again then, calls end soon."""
+DRAIN_BESIDE_ANOTHER_S: Final = 47.0
+"""Beside another instance, which new calls go to, a call may take what the kubelet grants it."""
+DEREGISTRATION_S: Final = 2.0
+"""The kubelet looks every second for registration sockets that went away."""
 
 
 class KubeletPlugin:
     """Serves one driver to the kubelet; an async context manager.
 
-    The DRA socket answers before the registration socket appears. On exit the registration socket
-    goes first, so that the kubelet turns to another instance, then the DRA socket, and then calls
-    in flight finish. Entering raises `Permanent` when a socket cannot be had.
+    The DRA socket answers before the registration socket appears. On exit calls in flight finish
+    first, because the kubelet hangs up on a driver whose registration socket is gone. Then that one
+    goes, and the DRA socket answers until the kubelet has hung up. Entering raises `Permanent` when
+    a socket cannot be had.
     """
 
     def __init__(
@@ -40,23 +48,25 @@ class KubeletPlugin:
         *,
         driver: str,
         claims: ClaimService,
-        plugin_dir: Path,
-        registrar_dir: Path,
+        sockets: SocketNames,
         drain_s: float = DRAIN_S,
     ) -> None:
-        self.endpoint = plugin_dir / "dra.sock"
-        self.registration_socket = registrar_dir / f"{driver}-reg.sock"
+        self.endpoint = sockets.service
+        self.registration_socket = sockets.registration
         self.registration = Registration(driver=driver, endpoint=self.endpoint)
         self._driver = driver
         self._claims = claims
         self._drain_s = drain_s
+        self._gate = DrainGate()
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
+        services: list[IServable] = [DraV1(self._claims), DraV1beta1(self._claims)]
         async with AsyncExitStack() as stack:
-            services: list[IServable] = [DraV1(self._claims), DraV1beta1(self._claims)]
-            await _serve(stack, self.endpoint, services, drain_s=self._drain_s)
-            await _serve(stack, self.registration_socket, [self.registration], drain_s=1.0)
+            server = await _serve(stack, self.endpoint, services, gate=self._gate)
+            stack.push_async_callback(self._hung_up, server)
+            await _serve(stack, self.registration_socket, [self.registration], gate=DrainGate())
+            stack.push_async_callback(self._finish_calls)
             self._stack = stack.pop_all()
         log.info("serving the kubelet", driver=self._driver, endpoint=str(self.endpoint))
         return self
@@ -70,23 +80,32 @@ class KubeletPlugin:
         await self._stack.aclose()
         log.info("no longer serving the kubelet", driver=self._driver)
 
+    async def _finish_calls(self) -> None:
+        if not await self._gate.wait_idle(timeout_s=self._drain_s):
+            log.warning("calls were still running at shutdown", gate=repr(self._gate))
+
+    async def _hung_up(self, server: Server) -> None:
+        """Until nobody is connected any more; a kubelet that does not know us is not waited for."""
+        if not self.registration.registered.is_set():
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DEREGISTRATION_S):
+                # Connections end without an event that could be awaited.
+                while any(not each.closing for each in server._handlers):  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+
 
 async def _serve(
-    stack: AsyncExitStack, path: Path, services: list[IServable], *, drain_s: float
-) -> None:
+    stack: AsyncExitStack, path: Path, services: list[IServable], *, gate: DrainGate
+) -> Server:
     socket_file = SocketFile(path)
     listener = socket_file.bind()
     stack.callback(listener.close)
     server = Server(services)
-    gate = DrainGate()
     gate.guard(server)
     await server.start(sock=listener)
-    stack.push_async_callback(_close, server, gate, path, drain_s)
+    stack.callback(server.close)
+    stack.push_async_callback(gate.drain, timeout_s=1.0)
     socket_file.publish()
     stack.callback(socket_file.remove)
-
-
-async def _close(server: Server, gate: DrainGate, path: Path, drain_s: float) -> None:
-    if not await gate.drain(timeout_s=drain_s):
-        log.warning("calls were still running at shutdown", socket=str(path), gate=repr(gate))
-    server.close()
+    return server

@@ -10,12 +10,10 @@ import stat
 from typing import TYPE_CHECKING
 
 from nvdra_nodeagent.errors import Permanent
+from nvdra_nodeagent.kubelet.names import MAX_PATH_BYTES
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-MAX_PATH_BYTES = 107
-"""`sockaddr_un.sun_path` holds 108 bytes with its terminating zero."""
 
 
 class SocketFile:

@@ -125,6 +125,11 @@ class AgentMetrics(SilentObserver):
     def swept(self, kind: str) -> None:
         self._swept.labels(self._driver, kind).inc()
 
+    def role_changed(self, held: bool) -> None:
+        """This agent took charge of slices and sweeps, or left it to another one."""
+        self._role.labels(self._driver).set(held)
+        self._role_changes.labels(self._driver, "taken" if held else "left").inc()
+
     def prepared_devices(self, counts: Mapping[str, int]) -> None:
         """Devices in prepared claims by type; absent types are 0."""
         for kind, gauge in self._prepared_by_type.items():
@@ -216,6 +221,18 @@ class AgentMetrics(SilentObserver):
             ("node", "driver", "device_type"),
             registry=registry,
         )
+        self._role = Gauge(
+            "nvidia_dra_role_held",
+            "Whether this agent writes slices and sweeps; one per node and driver does.",
+            ("driver",),
+            registry=registry,
+        )
+        self._role_changes = Counter(
+            "nvidia_dra_role_changes",
+            "How often this agent took or left that role.",
+            ("driver", "change"),
+            registry=registry,
+        )
         self._quarantined = Counter(
             "nvidia_dra_quarantined_records",
             "Files of the agent's state that were damaged and moved aside.",
@@ -281,6 +298,9 @@ class AgentMetrics(SilentObserver):
             gauge.labels(self._driver)
         for kind in ("record", "cdi_file", "temporary"):
             self._swept.labels(self._driver, kind)
+        self._role.labels(self._driver)
+        for change in ("taken", "left"):
+            self._role_changes.labels(self._driver, change)
         self.prepared_devices({})
         self.defects(0)
 

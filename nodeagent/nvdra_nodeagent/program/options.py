@@ -6,12 +6,17 @@ Names are those that charts and scripts already pass. A flag wins over its varia
 from __future__ import annotations
 
 import argparse
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+
+# Most are UUIDs; those of static pods are hashes.
+_POD_UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,18 @@ def _verbosity(text: str) -> int:
     if not 0 <= value <= 10:
         raise argparse.ArgumentTypeError(f"{value} is not between 0 and 10")
     return value
+
+
+def _truth(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither 'true' nor 'false'")
+    return text == "true"
+
+
+def _pod_uid(text: str) -> str:
+    if text and not _POD_UID.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not the UID of a pod")
+    return text
 
 
 def _log_format(text: str) -> str:
@@ -90,6 +107,14 @@ FLAGS = (
         "/var/lib/kubelet/plugins",
         Path,
     ),
+    Flag(
+        "rolling-update",
+        "true: serve beside another instance on this node, on sockets named after the pod; for "
+        "kubelets from 1.33 on, with older ones it has no effect. false: fixed names.",
+        "false",
+        _truth,
+    ),
+    Flag("pod-uid", "UID of the pod; required with --rolling-update.", parse=_pod_uid),
     Flag(
         "healthcheck-port",
         "TCP port of the gRPC liveness service; 0 picks one, negative switches it off.",
@@ -172,6 +197,8 @@ class Options:
     nvidia_cdi_hook_path: str
     kubelet_registrar_directory_path: Path
     kubelet_plugins_directory_path: Path
+    rolling_update: bool
+    pod_uid: str
     healthcheck_port: int
     http_endpoint: str
     metrics_path: str
@@ -194,6 +221,8 @@ def parse_options(argv: Sequence[str], *, environ: Mapping[str, str], version: s
     options = Options(**{field: values[field] for field in Options.__slots__})
     if not options.node_name:
         parser.error("--node-name (or NODE_NAME) is required: the name of the Node object")
+    if options.rolling_update and not options.pod_uid:
+        parser.error("--rolling-update needs --pod-uid (or POD_UID): it names the sockets")
     if options.simulate and options.simulate_state is None:
         parser.error("--simulate needs --simulate-state: the directory of the simulated machine")
     if values["consumable_shares"] not in ("", "disabled"):

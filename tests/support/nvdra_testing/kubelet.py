@@ -10,6 +10,7 @@ from grpclib.client import Channel
 
 from nvdra_nodeagent.claims.model import ClaimRef, PreparedDevice
 from nvdra_nodeagent.errors import AgentError
+from nvdra_nodeagent.kubelet.names import SocketNames
 from nvdra_nodeagent.kubelet.plugin import KubeletPlugin
 
 if TYPE_CHECKING:
@@ -51,8 +52,9 @@ def a_plugin(root: Path, claims: ScriptedClaims, *, drain_s: float = 5.0) -> Kub
     return KubeletPlugin(
         driver="gpu.nvidia.com",
         claims=claims,
-        plugin_dir=root / "p",
-        registrar_dir=root / "r",
+        sockets=SocketNames.fixed(
+            "gpu.nvidia.com", plugin_dir=root / "p", registrar_dir=root / "r"
+        ),
         drain_s=drain_s,
     )
 
