@@ -161,3 +161,46 @@ async def test_keys_that_nobody_uses_take_no_memory(files: tuple[LockFile, LockF
 async def _enter(locks: ClaimLocks, uid: str) -> None:
     async with locks.claim(uid, deadline=later()):
         pass
+
+
+async def test_who_holds_and_who_waits_can_be_told(files: tuple[LockFile, LockFile]) -> None:
+    locks = ClaimLocks(files[0])
+
+    async def hold() -> None:
+        async with locks.gpus(["GPU-a"], deadline=later()):
+            await asyncio.Event().wait()
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(hold(), name=name) for name in ("prepare a", "prepare b")]
+        await asyncio.sleep(SOON)
+        assert locks.describe() == ["GPU GPU-a: held by prepare a, awaited by prepare b"]
+        tasks[0].cancel()
+        await asyncio.sleep(SOON)
+        assert locks.describe() == ["GPU GPU-a: held by prepare b"]
+        tasks[1].cancel()
+    assert locks.describe() == []
+
+
+async def test_a_lock_that_another_process_holds_is_told_as_such(
+    files: tuple[LockFile, LockFile],
+) -> None:
+    ours, theirs = files
+    assert theirs.try_lock("GPU GPU-a")
+    locks = ClaimLocks(ours)
+    waiting = asyncio.create_task(
+        locks.take("GPU GPU-a", reason="GpuBusy", deadline=later()), name="prepare a"
+    )
+    await asyncio.sleep(SOON)
+    assert locks.describe() == ["GPU GPU-a: held by another process, awaited by prepare a"]
+    theirs.unlock("GPU GPU-a")
+    await waiting
+    locks.give_back("GPU GPU-a")
+
+
+async def test_who_waits_in_vain_is_told_for_whom(files: tuple[LockFile, LockFile]) -> None:
+    locks = ClaimLocks(files[0])
+    async with locks.claim("u", deadline=later()):
+        with pytest.raises(Retryable, match="claim u is still locked by Task-"):
+            await asyncio.create_task(
+                locks.take("claim u", reason="ClaimBusy", deadline=later(SOON))
+            )

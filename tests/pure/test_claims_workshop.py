@@ -120,6 +120,18 @@ async def test_work_that_takes_too_long_is_stopped_and_named() -> None:
     assert bench.log == ["prepare begins"]
 
 
+async def test_the_oldest_work_is_known_by_name_and_age() -> None:
+    bench = Bench()
+    assert bench.shop.oldest(now_s=5.0) == ("", 0.0)
+    first, other = bench.prepare("first"), bench.prepare("other", a_ref("other"))
+    asked_s = asyncio.get_running_loop().time() + 100
+    name, age_s = bench.shop.oldest(now_s=asked_s)
+    assert (name, age_s > 99) == (f"prepare {REF}", True)
+    bench.open.set()
+    await asyncio.gather(first, other)
+    assert bench.shop.oldest(now_s=asked_s) == ("", 0.0)
+
+
 async def test_a_cancelled_caller_is_held_until_its_thread_has_ended() -> None:
     threads, release, ended = Threads(1), threading.Event(), threading.Event()
 

@@ -95,13 +95,15 @@ def _offset(key: str) -> int:
 
 
 class _InProcess:
-    """An asyncio lock with the number of those who hold or await it."""
+    """An asyncio lock with the number of those who hold or await it, and who they are."""
 
-    __slots__ = ("lock", "users")
+    __slots__ = ("holder", "lock", "users", "waiting")
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
         self.users = 0
+        self.holder = ""
+        self.waiting: list[str] = []
 
 
 class ClaimLocks:
@@ -135,9 +137,19 @@ class ClaimLocks:
         except BaseException:
             self._leave(key, entry)
             raise
+        entry.holder = _whose()
+
+    def describe(self) -> list[str]:
+        """Which lock is held by whose task, and who waits for it; for people."""
+        return [
+            f"{key}: {f'held by {entry.holder}' if entry.holder else 'held by another process'}"
+            + (f", awaited by {', '.join(entry.waiting)}" if entry.waiting else "")
+            for key, entry in self._in_process.items()
+        ]
 
     def give_back(self, key: str) -> None:
         entry = self._in_process[key]
+        entry.holder = ""
         try:
             self._file.unlock(key)
         finally:
@@ -145,6 +157,8 @@ class ClaimLocks:
             self._leave(key, entry)
 
     async def _wait_for(self, entry: _InProcess, key: str, *, reason: str, deadline: float) -> None:
+        whose = _whose()
+        entry.waiting.append(whose)
         try:
             async with asyncio.timeout_at(deadline), AsyncExitStack() as stack:
                 await stack.enter_async_context(entry.lock)
@@ -153,9 +167,11 @@ class ClaimLocks:
         except TimeoutError as error:
             raise Retryable(
                 reason,
-                f"{key} is still locked by other work of this agent or of another one",
-                hint="the log says which claim is being worked on",
+                f"{key} is still locked by {entry.holder or 'another agent on the node'}",
+                hint="the log says what is being done; the lock goes with it",
             ) from error
+        finally:
+            entry.waiting.remove(whose)
 
     async def _lock_file(self, key: str) -> None:
         pause_s = _FIRST_POLL_S
@@ -167,6 +183,11 @@ class ClaimLocks:
         entry.users -= 1
         if not entry.users:
             del self._in_process[key]
+
+
+def _whose() -> str:
+    task = asyncio.current_task()
+    return task.get_name() if task else ""
 
 
 class _Hold:

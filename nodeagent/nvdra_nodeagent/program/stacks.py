@@ -9,25 +9,38 @@ import signal
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 log = structlog.get_logger(__name__)
 
 
-def dump_on_signal(loop: asyncio.AbstractEventLoop, *, directory: Path | None = None) -> Path:
-    """Install the handler; returns the file that a signal will write."""
+def dump_on_signal(
+    loop: asyncio.AbstractEventLoop,
+    *,
+    directory: Path | None = None,
+    state: Callable[[], str] = lambda: "",
+) -> Path:
+    """Install the handler, in the place of an earlier one; returns the file that it will write.
+
+    `state` says in lines what the program is at.
+    """
     target = (directory or Path(tempfile.gettempdir())) / "nvdra-stacks.dump"
-    loop.add_signal_handler(signal.SIGUSR2, write_stacks, target)
+    loop.add_signal_handler(signal.SIGUSR2, write_stacks, target, state)
     return target
 
 
-def write_stacks(target: Path) -> None:
-    """Stacks of all threads, then of all tasks of the running loop, by task name."""
+def write_stacks(target: Path, state: Callable[[], str] = lambda: "") -> None:
+    """Stacks of all threads, then of all tasks of the running loop, by task name, then `state`."""
     text = io.StringIO()
     for task in sorted(asyncio.all_tasks(), key=lambda task: task.get_name()):
         print(f"\nTask {task.get_name()}", file=text)
         task.print_stack(file=text)
+    print(f"\n{_told(state)}", file=text)
     try:
         with target.open("w") as file:
             faulthandler.dump_traceback(file=file, all_threads=True)
@@ -37,3 +50,10 @@ def write_stacks(target: Path) -> None:
         sys.stderr.write(text.getvalue())
         return
     log.info("stacks written", file=str(target))
+
+
+def _told(state: Callable[[], str]) -> str:
+    try:
+        return state()
+    except Exception as exc:  # the stacks are wanted all the more
+        return f"state not told: {exc!r}"
