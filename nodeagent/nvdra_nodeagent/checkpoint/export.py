@@ -1,0 +1,134 @@
+"""From the journal's records to the checkpoint that an earlier driver goes on with: pure."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from nvdra_nodeagent.checkpoint.document import (
+    COMPLETED,
+    ClaimEntry,
+    ConfigState,
+    GpuInfo,
+    Group,
+    KubeletDevice,
+    MigInfo,
+    PreparedEntry,
+    PreparedGpu,
+    PreparedMig,
+)
+from nvdra_nodeagent.steps.cdi import CdiStep
+from nvdra_nodeagent.steps.registry import kind_of
+from nvdra_nodeagent.steps.time_slice import TimeSliceStep
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nvdra_nodeagent.claims.record import HeldDevice, Record
+
+_PARENT: Final = re.compile(r"gpu-(\d+)-mig-")
+
+
+class Inexpressible(Exception):
+    """The claim holds something that the format has no words for, or does not hold it yet."""
+
+
+class _Result(msgspec.Struct, frozen=True, kw_only=True):
+    """Order and names are those of `DeviceRequestAllocationResult` in resource.k8s.io."""
+
+    request: str
+    driver: str
+    pool: str
+    device: str
+    admin_access: bool | UnsetType = msgspec.field(name="adminAccess", default=UNSET)
+    share_id: str | UnsetType = msgspec.field(name="shareID", default=UNSET)
+
+
+class _Devices(msgspec.Struct, frozen=True):
+    results: tuple[_Result, ...]
+
+
+class _Allocation(msgspec.Struct, frozen=True):
+    devices: _Devices
+
+
+class _Status(msgspec.Struct, frozen=True):
+    """As much of a claim's status as its record knows: what the earlier driver compares claims by.
+
+    The configs are left out: they are needed to prepare only.
+    """
+
+    allocation: _Allocation
+
+
+def express(record: Record, *, driver: str, boot_id: str, seen: Sequence[str]) -> ClaimEntry:
+    """`seen` are the devices in the claim's CDI file. :raises Inexpressible: see there."""
+    if record.boot_id != boot_id:
+        raise Inexpressible("it was prepared before the node's last boot")
+    if not {held.device for held in record.devices} <= set(seen):
+        raise Inexpressible("it is not prepared completely: its CDI file lacks devices")
+    sliced = _sliced_gpus(record)
+    results = tuple(_result(held, driver) for held in record.devices)
+    return ClaimEntry(
+        state=COMPLETED,
+        status=_Status(_Allocation(_Devices(results))),
+        groups=_groups(record.devices, sliced),
+    )
+
+
+def _sliced_gpus(record: Record) -> frozenset[str]:
+    found = set()
+    for entry in record.steps:
+        if isinstance(entry.step, TimeSliceStep):
+            found.add(entry.step.gpu_uuid)
+        elif not isinstance(entry.step, CdiStep):
+            raise Inexpressible(f"it holds an effect of kind {kind_of(type(entry.step))}")
+    return frozenset(found)
+
+
+def _result(held: HeldDevice, driver: str) -> _Result:
+    return _Result(
+        request=held.request,
+        driver=driver,
+        pool=held.pool,
+        device=held.device,
+        admin_access=held.admin or UNSET,
+        share_id=held.share_id or UNSET,
+    )
+
+
+def _groups(devices: Sequence[HeldDevice], sliced: frozenset[str]) -> tuple[Group, ...]:
+    """Time slices are undone by group."""
+    with_slices = [held for held in devices if held.type == "gpu" and held.uuid in sliced]
+    others = [held for held in devices if held not in with_slices]
+    pairs = ((with_slices, ConfigState(time_slice_applied=True)), (others, ConfigState()))
+    return tuple(Group(tuple(map(_prepared, held)), state) for held, state in pairs if held)
+
+
+def _prepared(held: HeldDevice) -> PreparedEntry:
+    answered = KubeletDevice(
+        requests=(held.request,),
+        pool=held.pool,
+        name=held.device,
+        cdi_ids=held.cdi_ids,
+        share_id=held.share_id or UNSET,
+    )
+    if held.type == "gpu":
+        return PreparedEntry(gpu=PreparedGpu(GpuInfo(held.uuid), answered))
+    return PreparedEntry(mig=PreparedMig(_mig(held), answered))
+
+
+def _mig(held: HeldDevice) -> MigInfo:
+    parent = _PARENT.match(held.device)
+    if held.type != "mig" or held.extent.mig is None or parent is None:
+        raise Inexpressible(f"not enough is known of {held.device}, of type {held.type}")
+    return MigInfo(
+        parent_minor=int(parent[1]),
+        gi_id=held.extent.mig.gi_id,
+        ci_id=held.extent.mig.ci_id,
+        uuid=held.uuid,
+        parent_uuid=held.extent.gpu_uuid,
+    )
