@@ -167,6 +167,14 @@ _RETRIED: Final = (
         "Delete the pod to have it scheduled anew.",
     ),
     Reason(
+        "DriverChanging",
+        Kind.RETRIED,
+        Actor.NODE,
+        "The files of the NVIDIA driver on the node are being replaced, and some are not there "
+        "yet: a container would get half a driver.",
+        "Wait until the driver's installation on the node is complete.",
+    ),
+    Reason(
         "DeviceInUse",
         Kind.RETRIED,
         Actor.NOBODY,

@@ -236,7 +236,7 @@ def test_a_missing_library_is_just_not_mounted(node: Node) -> None:
     path = f"/usr/lib/x86_64-linux-gnu/libnvcuvid.so.{version}"
     assert path in {mount.container_path for mount in node.build("gpu-0").container_edits.mounts}
     node.hide(path)
-    mounts = node.build("gpu-0").container_edits.mounts
+    mounts = node.build("gpu-0", builder=CdiBuilder(node.machine)).container_edits.mounts
     assert path not in {mount.container_path for mount in mounts}
 
 

@@ -6,6 +6,7 @@ that a missing file is an error of the claim with a reason, not of a container w
 
 from __future__ import annotations
 
+import hashlib
 import os
 import posixpath
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from nvdra_nodeagent.cdi.document import (
     smallest_version,
 )
 from nvdra_nodeagent.cdi.driver_files import DriverFiles, find_driver_files, is_current
+from nvdra_nodeagent.cdi.installation import Installation
 from nvdra_nodeagent.cdi.names import GPU_CLAIM_KIND
 from nvdra_nodeagent.cdi.validation import problems_of
 from nvdra_nodeagent.errors import NodeFault, Permanent
@@ -70,6 +72,11 @@ class _DriverEdits:
     files: DriverFiles
     edits: ContainerEdits
 
+    @property
+    def identity(self) -> str:
+        """Another one when any container would see a difference."""
+        return hashlib.blake2b(msgspec.json.encode(self.edits), digest_size=12).hexdigest()
+
 
 class CdiBuilder:
     """Builds CDI documents for one machine. Calls block; any number may run at once.
@@ -93,16 +100,18 @@ class CdiBuilder:
         self._kernel = os.uname().release if kernel is None else kernel
         self._kind = kind
         self._cached: _DriverEdits | None = None
+        self._progress = Installation()
 
     def build(self, claim_uid: str, devices: Sequence[ClaimDevice]) -> CdiSpec:
         """The document of a claim.
 
         :raises NodeFault: something that containers need is missing: `DriverMissing`,
             `CdiHookMissing`, `DeviceNodeMissing`; the message names it.
+        :raises Retryable: `DriverChanging`: the driver's files are being replaced.
         :raises Permanent: `CdiSpecInvalid`: CDI cannot express the claim (names).
         """
         hook = _asked("CdiHookMissing", self._machine.cdi_hook.host_path)
-        common = self._driver_edits(hook) + _edits_of_nodes(self._control_nodes())
+        common = self._driver(hook).edits + _edits_of_nodes(self._control_nodes())
         entries = tuple(
             DeviceEntry(name=device.cdi_name, container_edits=self._device_edits(device, hook))
             for device in sorted(devices, key=lambda device: device.cdi_name)
@@ -120,11 +129,20 @@ class CdiBuilder:
             )
         return spec
 
+    def basis(self) -> str:
+        """Identity of what all documents have in common: another driver, root or library set gives
+        another one. Cheap while nothing has changed.
+
+        :raises AgentError: there is no driver that a document could be made from.
+        """
+        hook = _asked("CdiHookMissing", self._machine.cdi_hook.host_path)
+        return self._driver(hook).identity
+
     def _ask_nvml(self) -> str:
         self._machine.nvml.init()
         return self._machine.nvml.driver_version()
 
-    def _driver_edits(self, hook: str) -> ContainerEdits:
+    def _driver(self, hook: str) -> _DriverEdits:
         version = _asked("DriverMissing", self._driver_version)
         if not version:
             raise NodeFault(
@@ -139,8 +157,10 @@ class CdiBuilder:
             or (cached.version, cached.hook) != (version, hook)
             or not is_current(cached.files, root)
         ):
-            cached = self._cached = self._search_driver(version, hook)
-        return cached.edits
+            found = self._search_driver(version, hook)
+            self._progress.check(found.files, before=cached.files if cached else None)
+            cached = self._cached = found
+        return cached
 
     def _search_driver(self, version: str, hook: str) -> _DriverEdits:
         root = self._machine.driver_root

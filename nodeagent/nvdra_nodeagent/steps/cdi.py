@@ -31,6 +31,13 @@ class CdiFiles(Protocol):
         """Whether the claim's file is what `write` would write now. May raise as that does."""
         ...
 
+    def basis(self) -> str:
+        """Another one when the driver's files that every claim's file names have changed.
+
+        Raises `AgentError` while no file could be written.
+        """
+        ...
+
     def remove(self, claim_uid: str) -> bool:
         """Remove the claim's file; False when there was none."""
         ...

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from nvdra_api import FeatureGates
 from nvdra_kube.errors import NotFound
 from nvdra_nodeagent.claims.allocation import parse_claim
+from nvdra_nodeagent.claims.books import NodeFacts
 from nvdra_nodeagent.claims.model import ClaimRef
 from nvdra_nodeagent.claims.observer import SilentObserver
 from nvdra_nodeagent.claims.plan import PlanRules
 from nvdra_nodeagent.claims.record import Record, StepEntry
-from nvdra_nodeagent.claims.service import NodeClaims
+from nvdra_nodeagent.claims.service import Limits, NodeClaims
 from nvdra_nodeagent.durable import remove_durably, write_durably
 from nvdra_nodeagent.errors import Retryable
 from nvdra_nodeagent.inventory.model import Engines, Gpu, Inventory, MigDevice
@@ -227,6 +228,9 @@ class FolderCdi:
             return []
         return [line.split()[0] for line in self.path(claim_uid).read_text().splitlines()]
 
+    def basis(self) -> str:
+        return ""
+
     def sweep_temporaries(self, *, older_than_s: float) -> Sequence[str]:
         return []
 
@@ -333,19 +337,20 @@ class ClaimNode:
         self.gpus = FolderGpus(self.root / "gpus")
 
     def agent(self, *, boot_id: str = BOOT, retry_budget_s: float = 0.0, **more: Any) -> NodeClaims:
+        """`more` are further limits."""
         agent = NodeClaims(
             self.api,
-            driver=DRIVER,
-            pool=NODE,
-            inventory=lambda: self.inventory,
+            node=NodeFacts(
+                pool=NODE,
+                rules=PlanRules(driver=DRIVER, gates=self.gates, cdi_id=cdi_id),
+                boot_id=boot_id,
+                inventory=lambda: self.inventory,
+            ),
             cdi=self.cdi,
             settings={TimeSliceStep: self.gpus},
             state_dir=self.root / "state",
-            gates=self.gates,
-            boot_id=boot_id,
             observer=self.observer,
-            retry_budget_s=retry_budget_s,
-            **more,
+            limits=Limits(retry_budget_s=retry_budget_s, **more),
         )
         self.agents.append(agent)
         return agent
