@@ -104,6 +104,19 @@ MAX_NODES_PER_IMEX_DOMAIN: Final = 18
 IMEX_PEER_PORT: Final = 50000
 IMEX_COMMAND_PORT: Final = 50005
 
+# ComputeDomain protocol: what controller, node agents and IMEX daemons tell each other.
+PROTOCOL_VERSION: Final = "1"
+ANNOTATION_PROTOCOL: Final = f"{LABEL_COMPUTE_DOMAIN}.protocol"
+ANNOTATION_DOMAIN_NAME: Final = f"{LABEL_COMPUTE_DOMAIN}.name"
+ANNOTATION_DOMAIN_NAMESPACE: Final = f"{LABEL_COMPUTE_DOMAIN}.namespace"
+ANNOTATION_NODE_CLIQUE: Final = LABEL_CLIQUE_ID  # on nodes; empty: no NVLink fabric
+ANNOTATION_RESERVATIONS: Final = f"{LABEL_COMPUTE_DOMAIN}.reservations"
+ANNOTATION_TEMPLATE: Final = f"{LABEL_COMPUTE_DOMAIN}.template"  # digest of a DaemonSet's pods
+IMEX_PROBE_PORT: Final = 50006
+IMEX_STARTUP_PATH: Final = "/startup"
+IMEX_READY_PATH: Final = "/ready"
+IMEX_LIVE_PATH: Final = "/live"
+
 # Directories of the kubelet and files below them.
 KUBELET_PLUGINS_DIRECTORY: Final = "/var/lib/kubelet/plugins"
 KUBELET_REGISTRAR_DIRECTORY: Final = "/var/lib/kubelet/plugins_registry"

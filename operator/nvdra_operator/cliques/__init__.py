@@ -1,0 +1,1 @@
+"""Who is in which clique of a domain, and in which slot: written by the controller alone."""

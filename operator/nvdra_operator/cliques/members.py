@@ -1,0 +1,118 @@
+"""IMEX daemons as members of cliques: read from pods and from the nodes that they run on. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nvdra_api.names import ANNOTATION_NODE_CLIQUE, LABEL_CLIQUE_ID
+from nvdra_operator.domains.scene import (
+    annotations_of,
+    condition,
+    is_dying,
+    is_ready,
+    labels_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from nvdra_kube.api import Body
+    from nvdra_operator.domains.scene import Scene
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A daemon's pod on its node. `clique` is None while nobody knows it, and empty where the node
+    has no NVLink fabric; `why` says what keeps it from being ready."""
+
+    node: str
+    pod: str
+    namespace: str
+    pod_uid: str
+    ip: str
+    clique: str | None
+    ready: bool
+    why: str = ""
+    labelled: bool = False
+
+
+def members_of(scene: Scene) -> tuple[Member, ...]:
+    """One member for each node that a daemon's pod is bound to, sorted by node.
+
+    Where two pods overlap on a node, the one that stays counts, and of those the newest.
+    """
+    nodes = {node["metadata"]["name"]: node for node in scene.nodes}
+    chosen: dict[str, Body] = {}
+    for pod in scene.pods:
+        name = (pod.get("spec") or {}).get("nodeName") or ""
+        if name and (name not in chosen or _rank(pod) > _rank(chosen[name])):
+            chosen[name] = pod
+    return tuple(_member(chosen[name], nodes.get(name)) for name in sorted(chosen))
+
+
+def unbound(pods: Iterable[Body]) -> tuple[Body, ...]:
+    """Pods that have no node yet."""
+    return tuple(pod for pod in pods if not (pod.get("spec") or {}).get("nodeName"))
+
+
+def waiting_nodes(scene: Scene, members: Iterable[Member]) -> tuple[str, ...]:
+    """Nodes that joined but whose daemon has no pod yet."""
+    present = {member.node for member in members}
+    names = (node["metadata"]["name"] for node in scene.nodes)
+    return tuple(sorted(name for name in names if name not in present))
+
+
+def _rank(pod: Body) -> tuple[bool, bool, str, str]:
+    meta = pod["metadata"]
+    ended = (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+    return (not ended, not is_dying(pod), meta.get("creationTimestamp") or "", meta["name"])
+
+
+def _member(pod: Body, node: Body | None) -> Member:
+    meta = pod["metadata"]
+    why = _obstacle(pod, node)
+    return Member(
+        node=pod["spec"]["nodeName"],
+        pod=meta["name"],
+        namespace=meta["namespace"],
+        pod_uid=meta["uid"],
+        ip=(pod.get("status") or {}).get("podIP") or "",
+        clique=_clique(pod, node),
+        ready=not why,
+        why=why,
+        labelled=LABEL_CLIQUE_ID in labels_of(pod),
+    )
+
+
+def _clique(pod: Body, node: Body | None) -> str | None:
+    """What the pod was told when it started holds for its life; before, what its node says."""
+    told = labels_of(pod).get(LABEL_CLIQUE_ID)
+    if told is not None:
+        return told
+    return annotations_of(node).get(ANNOTATION_NODE_CLIQUE) if node is not None else None
+
+
+def _obstacle(pod: Body, node: Body | None) -> str:
+    """Why the daemon is not ready; empty when it is."""
+    if node is not None and not is_ready(node):
+        return f"node is not ready: {_reason(condition(node, 'Ready'), 'no report')}"
+    if is_dying(pod):
+        return "daemon is ending"
+    if is_ready(pod):
+        return ""
+    return f"daemon is not ready: {_waiting(pod) or _reason(condition(pod, 'Ready'), 'starting')}"
+
+
+def _waiting(pod: Body) -> str:
+    """What the kubelet says about a container that does not run."""
+    for status in (pod.get("status") or {}).get("containerStatuses") or ():
+        waiting = (status.get("state") or {}).get("waiting") or {}
+        if waiting.get("reason"):
+            return _reason(waiting, "")
+    return ""
+
+
+def _reason(source: Mapping[str, object], default: str) -> str:
+    words = [str(source[name]) for name in ("reason", "message") if source.get(name)]
+    return ": ".join(words)[:200] or default

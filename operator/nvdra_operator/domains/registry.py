@@ -1,0 +1,113 @@
+"""The domains that are being kept, by UID; each has one loop at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import structlog
+
+from nvdra_api.domains import NOT_READY, READY
+from nvdra_operator.domains.domain import TEARDOWN_PATIENCE_S, Domain
+from nvdra_operator.domains.executor import Executor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nvdra_kube.api import KubeApi
+    from nvdra_kube.events import EventRecorder
+    from nvdra_operator.mirror import Mirror
+    from nvdra_operator.settings import DriverSettings
+
+log = structlog.get_logger(__name__)
+
+
+class Domains:
+    """Hands changes to the domains that they concern."""
+
+    def __init__(
+        self,
+        *,
+        api: KubeApi,
+        mirror: Mirror,
+        recorder: EventRecorder,
+        settings: DriverSettings,
+        formed: Callable[[float], None] = lambda _: None,
+        patience_s: float = TEARDOWN_PATIENCE_S,
+    ) -> None:
+        self.executor = Executor(api)
+        self._api = api
+        self._mirror = mirror
+        self._recorder = recorder
+        self._settings = settings
+        self._formed = formed
+        self._patience_s = patience_s
+        self._domains: dict[str, Domain] = {}
+        self._turns: dict[str, asyncio.Lock] = {}
+        mirror.subscribe(on_domain=self.wake, on_object=self.wake)
+
+    @property
+    def depth(self) -> int:
+        """How many domains have something to be looked at."""
+        return sum(domain.is_woken for domain in self._domains.values())
+
+    @property
+    def kept(self) -> frozenset[str]:
+        """UIDs of the domains that somebody keeps now."""
+        return frozenset(uid for uid, lock in self._turns.items() if lock.locked())
+
+    def wake(self, uid: str) -> None:
+        if domain := self._domains.get(uid):
+            domain.wake()
+
+    def counts(self) -> dict[str, int]:
+        """Domains by `status.status`; one without a status is not ready."""
+        states = (
+            (body.get("status") or {}).get("status") or NOT_READY
+            for body in self._mirror.domains().values()
+        )
+        return {READY: 0, NOT_READY: 0, **Counter(states)}
+
+    def node_counts(self) -> dict[str, int]:
+        """Nodes of all domains by their status."""
+        states = (
+            node.get("status") or NOT_READY
+            for body in self._mirror.domains().values()
+            for node in (body.get("status") or {}).get("nodes") or ()
+        )
+        return {READY: 0, NOT_READY: 0, **Counter(states)}
+
+    async def keep(self, uid: str) -> None:
+        """Keep a domain until cancelled, or until it is torn down but for its finalizer.
+
+        Waits for another call for the same domain to end. Raises `NotLeading`.
+        """
+        async with self._turns.setdefault(uid, asyncio.Lock()):
+            if uid not in self._domains:
+                self._domains[uid] = self._made(uid)
+            await self._domains[uid].run()
+
+    async def release(self, uid: str) -> None:
+        """Take the finalizer off a domain that is torn down. Raises `ApiError`."""
+        if domain := self._domains.get(uid):
+            await domain.release()
+
+    def forget(self, uid: str) -> None:
+        """The domain does not exist any more."""
+        self._domains.pop(uid, None)
+        lock = self._turns.get(uid)
+        if lock is not None and not lock.locked():
+            del self._turns[uid]
+
+    def _made(self, uid: str) -> Domain:
+        return Domain(
+            uid,
+            api=self._api,
+            mirror=self._mirror,
+            executor=self.executor,
+            recorder=self._recorder,
+            settings=self._settings,
+            formed=self._formed,
+            patience_s=self._patience_s,
+        )

@@ -1,0 +1,125 @@
+"""What is known about one domain at a moment: the domain and everything that bears its UID."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from nvdra_api.names import (
+    ANNOTATION_PROTOCOL,
+    FINALIZER_COMPUTE_DOMAIN,
+    LABEL_CLAIM_TEMPLATE_TARGET,
+    LABEL_COMPUTE_DOMAIN,
+    TARGET_WORKLOAD,
+)
+
+if TYPE_CHECKING:
+    from nvdra_kube.api import Body
+
+LIMIT_VARIABLE: Final = "MAX_NODES_PER_IMEX_DOMAIN"
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """An object of somebody else's that has a name which the domain needs."""
+
+    kind: str
+    namespace: str
+    name: str
+    whose: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.kind} {self.namespace}/{self.name} exists already and belongs to {self.whose}; "
+            "delete it, or create the ComputeDomain with another name for its template"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """Objects are shared with the informers: nobody edits them."""
+
+    domain: Body
+    daemon_sets: tuple[Body, ...] = ()
+    templates: tuple[Body, ...] = ()
+    nodes: tuple[Body, ...] = ()
+    pods: tuple[Body, ...] = ()
+    cliques: tuple[Body, ...] = ()
+    obstacles: tuple[Obstacle, ...] = ()
+
+    @property
+    def uid(self) -> str:
+        return str(self.domain["metadata"]["uid"])
+
+    @property
+    def is_legacy(self) -> bool:
+        """Whether daemons of the earlier driver write the members themselves."""
+        return any(
+            ANNOTATION_PROTOCOL not in annotations_of(body) for body in self.daemon_sets
+        ) and not any(ANNOTATION_PROTOCOL in annotations_of(body) for body in self.daemon_sets)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no node takes part, so that nobody would notice new daemons."""
+        return not self.nodes and not self.pods
+
+    @property
+    def workload_templates(self) -> tuple[Body, ...]:
+        return tuple(body for body in self.templates if target_of(body) == TARGET_WORKLOAD)
+
+    @property
+    def daemon_templates(self) -> tuple[Body, ...]:
+        return tuple(body for body in self.templates if target_of(body) != TARGET_WORKLOAD)
+
+    def limit(self, default: int) -> int:
+        """How many daemons a clique may have; fixed for running daemons by their environment."""
+        for body in self.daemon_sets:
+            for container in body["spec"]["template"]["spec"].get("containers") or ():
+                for variable in container.get("env") or ():
+                    if variable.get("name") == LIMIT_VARIABLE:
+                        return _positive(variable.get("value"), default)
+        return default
+
+
+def labels_of(body: Body) -> dict[str, str]:
+    return body["metadata"].get("labels") or {}
+
+
+def annotations_of(body: Body) -> dict[str, str]:
+    return body["metadata"].get("annotations") or {}
+
+
+def domain_of(body: Body) -> str:
+    """UID of the domain that an object belongs to; empty for none."""
+    return labels_of(body).get(LABEL_COMPUTE_DOMAIN, "")
+
+
+def target_of(body: Body) -> str:
+    return labels_of(body).get(LABEL_CLAIM_TEMPLATE_TARGET, "")
+
+
+def is_dying(body: Body) -> bool:
+    return bool(body["metadata"].get("deletionTimestamp"))
+
+
+def has_finalizer(body: Body) -> bool:
+    return FINALIZER_COMPUTE_DOMAIN in (body["metadata"].get("finalizers") or ())
+
+
+def condition(body: Body, kind: str) -> dict[str, Any]:
+    """The condition of this type; empty where there is none."""
+    conditions = (body.get("status") or {}).get("conditions") or ()
+    return next((one for one in conditions if one.get("type") == kind), {})
+
+
+def is_ready(body: Body) -> bool:
+    """Whether a pod or a node says so."""
+    return bool(condition(body, "Ready").get("status") == "True")
+
+
+def _positive(text: object, default: int) -> int:
+    try:
+        value = int(str(text))
+    except ValueError:
+        return default
+    return value if value > 0 else default
