@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -14,10 +15,14 @@ from nvdra_nodeagent import __version__
 from nvdra_nodeagent.cdi.builder import CdiBuilder
 from nvdra_nodeagent.cdi.claim_files import ClaimFiles
 from nvdra_nodeagent.cdi.store import CdiStore
+from nvdra_nodeagent.checkpoint.conversion import EarlierNode
+from nvdra_nodeagent.checkpoint.migration import take_over
+from nvdra_nodeagent.claims.books import NodeFacts
 from nvdra_nodeagent.claims.locks import LockFile
 from nvdra_nodeagent.claims.observer import Observers
 from nvdra_nodeagent.claims.patience import DEFAULT_BUDGET_S
-from nvdra_nodeagent.claims.service import NodeClaims
+from nvdra_nodeagent.claims.plan import PlanRules
+from nvdra_nodeagent.claims.service import Limits, NodeClaims
 from nvdra_nodeagent.duties import Duty, do_all, standing_still
 from nvdra_nodeagent.errors import Permanent
 from nvdra_nodeagent.inventory.keeper import InventoryKeeper
@@ -75,6 +80,14 @@ class GpuAgent:
         self.publication = Publication(api, node=options.node_name, gates=gates, metrics=metrics)
         self.publisher = self.publication.publisher
         self.keeper = InventoryKeeper(machine, on_change=self.publication.publish)
+        cdi = ClaimFiles(CdiBuilder(machine), CdiStore(options.cdi_root))
+        self._take_over = partial(
+            take_over,
+            state_dir,
+            traces=cdi,
+            node=EarlierNode(GPU_DRIVER, options.node_name, boot_id),
+            observer=metrics,
+        )
         self.reports = ReportDesk(
             api,
             driver=GPU_DRIVER,
@@ -84,16 +97,17 @@ class GpuAgent:
         )
         self.claims = NodeClaims(
             api,
-            driver=GPU_DRIVER,
-            pool=options.node_name,
-            inventory=lambda: self.keeper.current,
-            cdi=ClaimFiles(CdiBuilder(machine), CdiStore(options.cdi_root)),
+            node=NodeFacts(
+                pool=options.node_name,
+                rules=PlanRules(driver=GPU_DRIVER, gates=gates, cdi_id=cdi.device_id),
+                boot_id=boot_id,
+                inventory=lambda: self.keeper.current,
+            ),
+            cdi=cdi,
             settings={TimeSliceStep: TimeSliceSetting(machine.nvml, machine.nvidia_smi)},
             state_dir=state_dir,
-            gates=gates,
-            boot_id=boot_id,
             observer=Observers(metrics, self.reports.reporter),
-            retry_budget_s=retry_budget_s,
+            limits=Limits(retry_budget_s=retry_budget_s),
         )
         self.kubelet = KubeletPlugin(
             driver=GPU_DRIVER,
@@ -147,6 +161,7 @@ class GpuAgent:
             stack.callback(self._role_locks.close)
             stack.callback(self.claims.close)
             stack.push_async_callback(self.reports.close)
+            await self._take_over()
             await self.claims.start()
             stack.push_async_callback(self.claims.drain)
             tasks = await stack.enter_async_context(asyncio.TaskGroup())

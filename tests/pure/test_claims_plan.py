@@ -148,6 +148,15 @@ def test_a_fenced_device_is_granted_to_nobody_and_its_neighbour_is() -> None:
     planned(an_allocated(MIG_NAMES[1]), holdings=holdings, inventory=MIG_NODE)
 
 
+@pytest.mark.parametrize(("lost", "wanted"), [("gpu-0", MIG_NAMES[1]), (MIG_NAMES[0], "gpu-0")])
+def test_a_fence_stays_when_its_gpu_is_cut_or_made_whole(lost: str, wanted: str) -> None:
+    inventory = MIG_NODE if "mig" in wanted else a_node_of(2)
+    fence = Fence(uid=a_ref("lost").uid, reason="damaged", devices=(lost,))
+    holdings = Holdings((), (fence,))
+    assert refusal(an_allocated(wanted), holdings=holdings, inventory=inventory).reason
+    planned(an_allocated("gpu-1"), holdings=holdings, inventory=inventory)
+
+
 def test_a_fence_that_knows_only_the_gpu_covers_all_of_it() -> None:
     fence = Fence(uid=a_ref("lost").uid, reason="damaged", gpu_uuids=(gpu_uuid(0),))
     error = refusal(an_allocated(MIG_NAMES[1]), holdings=Holdings((), (fence,)), inventory=MIG_NODE)

@@ -197,7 +197,7 @@ async def test_damage_while_running_is_noticed_and_survived(node: ClaimNode) -> 
 async def test_a_record_of_a_later_version_is_left_to_that_version(node: ClaimNode) -> None:
     ref, agent = node.api.add(a_ref()), node.agent()
     await prepare(agent, ref)
-    record = agent._ledger.record(ref.uid)
+    record = agent._books.ledger.record(ref.uid)
     assert record
     content = encode(record, version=7)
     damage(node, ref, content)

@@ -44,10 +44,17 @@ class Patience:
         """From now on attempts that fail are the last ones: the next agent will be called."""
         self._ended.set()
 
-    async def persevere(self, attempt: Callable[[float], Awaitable[T]], *, claim: ClaimRef) -> T:
+    async def persevere(
+        self,
+        attempt: Callable[[float], Awaitable[T]],
+        *,
+        claim: ClaimRef,
+        on_failure: Callable[[Retryable], None] = lambda error: None,
+    ) -> T:
         """Call `attempt(deadline)` until it succeeds, fails for good, or the time is up.
 
-        The deadline is on the loop's clock. :raises AgentError: the last one.
+        The deadline is on the loop's clock. `on_failure` is told each failure that is tried again.
+        :raises AgentError: the last one.
         """
         loop = asyncio.get_running_loop()
         started = loop.time()
@@ -60,6 +67,7 @@ class Patience:
                 late = loop.time() + wait_s >= started + self._limit_s(error)
                 if late or self._ended.is_set():
                     raise
+                on_failure(error)
                 if str(error) != told:
                     log.warning("attempt failed, will retry", claim=claim.uid, error=str(error))
                     told = str(error)

@@ -90,4 +90,11 @@ class Fence(msgspec.Struct, frozen=True, kw_only=True):
         found = tuple(extent_of(known[name]) for name in self.devices if name in known)
         if found and len(found) == len(self.devices):
             return found
-        return found + tuple(Extent(uuid) for uuid in self.gpu_uuids)
+        # A GPU may have been cut or made whole since: its devices' names begin with its own.
+        cut = tuple(
+            Extent(gpu.uuid)
+            for gpu in inventory.gpus
+            for name in self.devices
+            if name not in known and f"{name}-".startswith(f"{gpu.name}-")
+        )
+        return found + cut + tuple(Extent(uuid) for uuid in self.gpu_uuids)

@@ -39,11 +39,11 @@ class Undertaker:
         *,
         run: ThreadHop,
         is_busy: Callable[[str], bool],
-        finish: Callable[[str], Awaitable[ClaimRef | AgentError | None]],
+        finish: Callable[[str], Awaitable[ClaimRef | None]],
         observer: ClaimObserver,
     ) -> None:
-        """`unfinished` lists the claims, blocking; `finish` answers the claim that was finished,
-        why it could not be, or None when nothing was left of it."""
+        """`unfinished` lists the claims, blocking. `finish` answers the claim that was finished,
+        None when nothing was left of it, and raises `AgentError` when it could not be."""
         self._unfinished = unfinished
         self._run = run
         self._is_busy = is_busy
@@ -89,19 +89,21 @@ class Undertaker:
         return max(0.0, min([_LOOK_INTERVAL_S, *due_s]))
 
     async def _try(self, uid: str) -> None:
-        outcome = await self._finish(uid)
-        if isinstance(outcome, AgentError):
-            backoff = self._backoffs.setdefault(
-                uid, Backoff(first_s=_FIRST_PAUSE_S, limit_s=_LAST_PAUSE_S)
-            )
-            pause_s = backoff.failed()
-            self._next[uid] = asyncio.get_running_loop().time() + pause_s
-            log.warning("still not undone", claim=uid, error=str(outcome), retry_in_s=pause_s)
+        try:
+            finished = await self._finish(uid)
+        except AgentError as error:
+            self._put_off(uid, error)
             return
         self._forget(uid)
-        if outcome:
+        if finished:
             log.info("undone what was put off", claim=uid)
-            self._observer.tombstone(outcome, error=None)
+            self._observer.tombstone(finished, error=None)
+
+    def _put_off(self, uid: str, error: AgentError) -> None:
+        fresh = Backoff(first_s=_FIRST_PAUSE_S, limit_s=_LAST_PAUSE_S)
+        pause_s = self._backoffs.setdefault(uid, fresh).failed()
+        self._next[uid] = asyncio.get_running_loop().time() + pause_s
+        log.warning("still not undone", claim=uid, error=str(error), retry_in_s=pause_s)
 
     def _forget(self, uid: str) -> None:
         self._backoffs.pop(uid, None)

@@ -1,0 +1,96 @@
+"""All that this node has written down of its claims, and what works on it: put together once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nvdra_nodeagent.claims.effects import GpuEffects
+from nvdra_nodeagent.claims.executor import Executor
+from nvdra_nodeagent.claims.journal import Journal
+from nvdra_nodeagent.claims.ledger import Ledger
+from nvdra_nodeagent.claims.tombstones import Tombstones
+from nvdra_nodeagent.steps.cdi import CdiHandler, CdiStep
+from nvdra_nodeagent.steps.registry import StepHandlers
+from nvdra_nodeagent.steps.time_slice import TimeSliceHandler, TimeSliceStep
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from nvdra_nodeagent.claims.model import ClaimRef
+    from nvdra_nodeagent.claims.observer import StateKind
+    from nvdra_nodeagent.claims.plan import PlanRules
+    from nvdra_nodeagent.inventory.model import Inventory
+    from nvdra_nodeagent.steps.cdi import CdiFiles
+    from nvdra_nodeagent.steps.registry import SharedStep, Timing
+    from nvdra_nodeagent.steps.shared import GpuSetting
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeFacts:
+    """What does not change while the agent runs. `boot_id` is that of the kernel's random(4)."""
+
+    pool: str
+    rules: PlanRules
+    boot_id: str
+    inventory: Callable[[], Inventory]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Books:
+    """`directories` are those in which writers that died may have left temporary files."""
+
+    ledger: Ledger
+    executor: Executor
+    directories: tuple[Path, ...]
+
+
+def open_books(
+    state_dir: Path,
+    *,
+    node: NodeFacts,
+    cdi: CdiFiles,
+    settings: Mapping[type[SharedStep], GpuSetting],
+    timing: Timing,
+    on_damage: Callable[[StateKind, str, str, ClaimRef | None], None],
+) -> Books:
+    """Touches no file yet. `on_damage` is told kind, name, reason and claim, in any thread."""
+    journal = Journal(state_dir)
+    ledger = Ledger(
+        journal,
+        traces=cdi,
+        on_quarantine=lambda fence: on_damage("record", fence.uid, fence.reason, fence.claim),
+    )
+    effects = GpuEffects(
+        state_dir,
+        settings=settings,
+        records=ledger.records,
+        boot_id=node.boot_id,
+        driver_load=lambda: node.inventory().driver_load,
+        on_quarantine=lambda name, reason: on_damage("effect", name, reason, None),
+    )
+    tombstones = Tombstones(
+        state_dir, on_quarantine=lambda uid, reason: on_damage("tombstone", uid, reason, None)
+    )
+    handlers = StepHandlers(
+        {
+            CdiStep: CdiHandler(cdi, inventory=node.inventory),
+            TimeSliceStep: TimeSliceHandler(effects),
+        },
+        timing=timing,
+    )
+    executor = Executor(
+        ledger,
+        handlers,
+        effects=effects,
+        tombstones=tombstones,
+        rules=node.rules,
+        boot_id=node.boot_id,
+    )
+    directories = (journal.directory, journal.quarantine_directory)
+    return Books(
+        ledger=ledger,
+        executor=executor,
+        directories=(*directories, effects.directory, tombstones.directory),
+    )

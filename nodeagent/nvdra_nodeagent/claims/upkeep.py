@@ -1,0 +1,93 @@
+"""What has to be done about claims without the kubelet asking: sweep, rebuild, finish."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING
+
+from nvdra_nodeagent.claims.model import ClaimRef
+from nvdra_nodeagent.claims.reconcile import Reconciler
+from nvdra_nodeagent.claims.sweeper import Sweeper
+from nvdra_nodeagent.claims.undertaker import Undertaker
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from nvdra_nodeagent.claims.books import Books, NodeFacts
+    from nvdra_nodeagent.claims.observer import ClaimObserver
+    from nvdra_nodeagent.claims.reader import ClaimReader
+    from nvdra_nodeagent.claims.workplace import Workplace
+    from nvdra_nodeagent.steps.cdi import CdiFiles
+
+
+class Keepers:
+    """One of each kind; their endless runs belong to tasks of the owner."""
+
+    def __init__(
+        self,
+        books: Books,
+        reader: ClaimReader,
+        *,
+        node: NodeFacts,
+        cdi: CdiFiles,
+        place: Workplace,
+        release: Callable[[ClaimRef], Awaitable[bool]],
+        observer: ClaimObserver,
+        sweep_grace_s: float,
+    ) -> None:
+        """`release` unprepares a claim on the ordinary path and tells whether it worked."""
+        self._executor = books.executor
+        self._place = place
+        self.sweeper = Sweeper(
+            books.ledger,
+            reader,
+            cdi=cdi,
+            directories=books.directories,
+            boot_id=node.boot_id,
+            run=place.in_thread,
+            is_busy=place.work.is_busy,
+            release=release,
+            observer=observer,
+            grace_s=sweep_grace_s,
+        )
+        self.reconciler = Reconciler(
+            books.ledger,
+            reader,
+            traces=cdi,
+            rules=node.rules,
+            pool=node.pool,
+            boot_id=node.boot_id,
+            inventory=node.inventory,
+            run=place.in_thread,
+            exclusively=place.exclusively,
+            is_busy=place.work.is_busy,
+        )
+        self.undertaker = Undertaker(
+            books.executor.unfinished,
+            run=place.in_thread,
+            is_busy=place.work.is_busy,
+            finish=self._finish,
+            observer=observer,
+        )
+
+    async def keep_swept(self, *, interval_s: float, jitter_s: float) -> None:
+        """Reconcile and sweep; eternal."""
+        async with asyncio.TaskGroup() as tasks:
+            for name, keeper in (("reconciler", self.reconciler), ("sweeper", self.sweeper)):
+                work = keeper.run(interval_s=interval_s, jitter_s=jitter_s)
+                tasks.create_task(work, name=name)
+
+    async def _finish(self, uid: str) -> ClaimRef | None:
+        finish = partial(self._executor.finish, uid)
+        return await self._place.in_line(
+            "finish",
+            ClaimRef("", "", uid),
+            lambda deadline: self._place.locked(
+                "unprepare",
+                uid,
+                lambda locked: finish(locked=locked),
+                gpus=frozenset(),
+                deadline=deadline,
+            ),
+        )
