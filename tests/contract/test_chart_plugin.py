@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from nvdra_nodeagent.claims.service import DRAIN_S as CLAIMS_DRAIN_S
+from nvdra_nodeagent.kubelet.plugin import DEREGISTRATION_S, DRAIN_BESIDE_ANOTHER_S
 from nvdra_nodeagent.program.driver_wait import check_from
 from nvdra_nodeagent.program.options import FLAGS, NO_EFFECT, Options, parse_options
 from nvdra_sim.node.program import Settings
@@ -136,8 +138,58 @@ def test_without_metrics_the_pod_can_still_become_ready() -> None:
 
 
 def test_a_prepare_in_progress_has_time_to_end() -> None:
-    # The kubelet gives up on a prepare after 45 s.
-    assert plugin_pod()["terminationGracePeriodSeconds"] == 60
+    kubelet_waits_s = 45
+    assert kubelet_waits_s < DRAIN_BESIDE_ANOTHER_S
+    stop_s = DRAIN_BESIDE_ANOTHER_S + DEREGISTRATION_S + CLAIMS_DRAIN_S
+    assert stop_s < plugin_pod()["terminationGracePeriodSeconds"]
+
+
+def update_strategy(values: dict[str, Any], version: str) -> Any:
+    manifests = rendered(values, "--kube-version", version)
+    return the(manifests, "DaemonSet")["spec"]["updateStrategy"]
+
+
+def rolls(values: dict[str, Any], version: str) -> tuple[bool, bool]:
+    """Whether the pod that surges comes first, and whether the plugin has sockets of its own."""
+    environ = env_of(the_container(plugin_pod(values, "--kube-version", version), "gpus"))
+    got = parse_options([], environ=environ, version="0")
+    surge = update_strategy(values, version)["rollingUpdate"].get("maxSurge", 0)
+    return surge == 1, got.rolling_update and bool(got.pod_uid)
+
+
+@pytest.mark.parametrize(
+    ("wish", "version", "rolling"),
+    [
+        ("auto", "1.32.9", False),
+        ("auto", "1.33.0", True),
+        ("auto", "v1.33.1-eks-1234567", True),
+        ("auto", "1.36.3", True),
+        ("", "1.36.3", True),
+        (None, "1.36.3", True),
+        (False, "1.36.3", False),
+        ("false", "1.36.3", False),
+        (True, "1.32.9", True),
+    ],
+)
+def test_updates_roll_where_kubelets_keep_two_instances(
+    wish: object, version: str, rolling: bool
+) -> None:
+    assert rolls({"kubeletPlugin": {"rollingUpdate": wish}}, version) == (rolling, rolling)
+
+
+def test_where_updates_do_not_roll_all_nodes_go_at_once() -> None:
+    strategy = update_strategy({}, "1.32.0")
+    assert strategy == {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "100%"}}
+
+
+def test_where_updates_roll_no_node_is_without_the_plugin() -> None:
+    rolling = {"maxSurge": 1, "maxUnavailable": 0}
+    assert update_strategy({}, "1.36.0") == {"type": "RollingUpdate", "rollingUpdate": rolling}
+
+
+def test_a_strategy_of_ones_own_is_taken_as_it_is() -> None:
+    own = {"type": "OnDelete"}
+    assert update_strategy({"kubeletPlugin": {"updateStrategy": own}}, "1.36.0") == own
 
 
 def test_privileges_may_be_narrowed() -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 # Most are UUIDs; those of static pods are hashes.
-_POD_UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}")
+_POD_UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,62}")
 
 
 @dataclass(frozen=True, slots=True)

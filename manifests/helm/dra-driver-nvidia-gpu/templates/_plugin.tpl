@@ -13,6 +13,31 @@
 {{- (.Values.kubeletPlugin).kubeletPluginsDirectoryPath | default "/var/lib/kubelet/plugins" -}}
 {{- end }}
 
+{{/* Whether old and new pod of an update serve side by side: kubelets before 1.33 cannot have that. */}}
+{{- define "dra-driver-nvidia-gpu.plugin.rollingUpdate" -}}
+{{- $wish := (.Values.kubeletPlugin).rollingUpdate -}}
+{{- if has ($wish | toString) (list "auto" "" "<nil>") -}}
+{{- if semverCompare ">=1.33.0-0" .Capabilities.KubeVersion.Version }}true{{ end -}}
+{{- else if eq ($wish | toString) "true" -}}
+true
+{{- end -}}
+{{- end }}
+
+{{- define "dra-driver-nvidia-gpu.plugin.updateStrategy" -}}
+{{- if (.Values.kubeletPlugin).updateStrategy -}}
+{{ toYaml .Values.kubeletPlugin.updateStrategy }}
+{{- else -}}
+type: RollingUpdate
+rollingUpdate:
+  {{- if include "dra-driver-nvidia-gpu.plugin.rollingUpdate" . }}
+  maxSurge: 1
+  maxUnavailable: 0
+  {{- else }}
+  maxUnavailable: 100%
+  {{- end }}
+{{- end -}}
+{{- end }}
+
 {{/* Port of the liveness service; empty when it is off. */}}
 {{- define "dra-driver-nvidia-gpu.plugin.healthPort" -}}
 {{- $port := int ((((.Values.kubeletPlugin).containers).gpus).healthcheckPort) -}}
@@ -159,6 +184,14 @@ command: {{ toJson $arguments }}
 {{- include "dra-driver-nvidia-gpu.env" (list "CDI_ROOT" "/var/run/cdi") }}
 {{- include "dra-driver-nvidia-gpu.env" (list "KUBELET_REGISTRAR_DIRECTORY_PATH" (include "dra-driver-nvidia-gpu.plugin.registryDir" .)) }}
 {{- include "dra-driver-nvidia-gpu.env" (list "KUBELET_PLUGINS_DIRECTORY_PATH" (include "dra-driver-nvidia-gpu.plugin.pluginsDir" .)) }}
+{{- if include "dra-driver-nvidia-gpu.plugin.rollingUpdate" . }}
+- name: ROLLING_UPDATE
+  value: "true"
+- name: POD_UID
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.uid
+{{- end }}
 {{- include "dra-driver-nvidia-gpu.env" (list "HEALTHCHECK_PORT" (include "dra-driver-nvidia-gpu.plugin.healthPort" .)) }}
 {{- include "dra-driver-nvidia-gpu.env" (list "HTTP_ENDPOINT" ($metrics.gpuHttpEndpoint | default "")) }}
 {{- if $metrics.enabled }}
