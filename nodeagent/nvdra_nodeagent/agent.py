@@ -125,12 +125,13 @@ class GpuAgent:
         )
         self.duties = self._duties()
         metrics.watch_fences(self.claims.fences)
+        metrics.watch_tombstones(self.claims.tombstones)
 
     def _duties(self) -> tuple[Duty, ...]:
         """Everything that goes on in the background; one line each."""
         return (
             Duty("server version", self.publication.learn_server),
-            Duty("inventory", self.keeper.run),
+            Duty("inventory", self.keeper.run, last_turn_s=self._last_look_s),
             Duty(
                 "publisher",
                 self.publisher.run,
@@ -146,7 +147,12 @@ class GpuAgent:
                 patience_s=SWEEP_PATIENCE_S,
             ),
             Duty("reporter", self.reports.run, last_turn_s=self.reports.last_turn_s),
-            Duty("undertaker", self.claims.keep_finished, in_role=True),
+            Duty(
+                "undertaker",
+                self.claims.keep_finished,
+                in_role=True,
+                last_turn_s=self.claims.last_finish_s,
+            ),
             Duty("dead sockets", self._sweep_sockets, in_role=True),
         )
 
@@ -211,6 +217,20 @@ class GpuAgent:
                 ready=self._unready,
             )
             await stack.enter_async_context(endpoint)
+
+    def describe(self) -> str:
+        """What the agent is at, in lines for people."""
+        now_s = asyncio.get_running_loop().time()
+        duties = [
+            f"duty: {duty.name}, last came round {duty.still_s(now_s=now_s):.1f} s ago"
+            for duty in self.duties
+            if duty.pulse.began_s is not None
+        ]
+        waiting = f"reports: {self.reports.reporter.waiting} waiting"
+        return "\n".join([*duties, waiting, *self.claims.describe(now_s=now_s)])
+
+    def _last_look_s(self) -> float:
+        return asyncio.get_running_loop().time() - self.keeper.age_s
 
     def _unhealthy(self) -> str:
         """Answering at all proves that the event loop turns; this names what hangs beside it."""

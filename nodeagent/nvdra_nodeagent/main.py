@@ -89,6 +89,7 @@ async def _run(options: Options, gates: FeatureGates, boot_id: str) -> None:
             beside_others=options.rolling_update
             and await kubelet_takes_several(api, options.node_name),
         )
+        dump_on_signal(loop, state=agent.describe)
         gc.freeze()
         await agent.run(stop)
     log.info("stopped")

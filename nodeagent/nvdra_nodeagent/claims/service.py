@@ -156,9 +156,30 @@ class NodeClaims(ClaimService):
         """The work on a claim that has been going on for longest, and for how long; ("", 0)."""
         return self._place.work.oldest(now_s=now_s)
 
+    def last_finish_s(self) -> float:
+        """When what was put off was last looked at, on the loop's clock; 0 before that."""
+        return self._keepers.undertaker.last_turn_s
+
+    def tombstones(self) -> int:
+        """Claims that are gone and had something left to undo, at the last look."""
+        return self._keepers.undertaker.left
+
     def fences(self) -> int:
         """How many claims may hold something of which nobody knows exactly what."""
-        return len(self._books.ledger.fences())
+        return len(self._books.ledger.glance())
+
+    def describe(self, *, now_s: float) -> list[str]:
+        """What is being done, who holds which lock, what is held back: in lines for people."""
+        work = self._place.work.under_way(now_s=now_s)
+        return [
+            *(f"work: {name}, for {age_s:.1f} s" for name, age_s in work),
+            *(f"lock: {line}" for line in self._place.locks.describe()),
+            *(
+                f"fence: claim {fence.claim or fence.uid}, {fence.reason}, "
+                f"devices {', '.join(fence.devices) or 'unknown'}"
+                for fence in self._books.ledger.glance()
+            ),
+        ]
 
     def hurry(self) -> None:
         """From now on nothing is tried again: the process is about to end."""

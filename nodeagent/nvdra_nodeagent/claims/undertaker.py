@@ -52,6 +52,10 @@ class Undertaker:
         self._called = asyncio.Event()
         self._backoffs: dict[str, Backoff] = {}
         self._next: dict[str, float] = {}
+        self.last_turn_s = 0.0
+        """When `run` last came round, on the loop's clock."""
+        self.left = 0
+        """Claims that had something left at the last look."""
 
     def call(self, ref: ClaimRef, error: AgentError) -> None:
         """Undoing something of the claim was put off."""
@@ -62,6 +66,7 @@ class Undertaker:
     async def run(self) -> None:
         """Eternal: at once, at each call, and when a pause is over."""
         while True:
+            self.last_turn_s = asyncio.get_running_loop().time()
             try:
                 pause_s = await self.look()
             except Exception:  # the root of this task: the next look may do better
@@ -80,6 +85,7 @@ class Undertaker:
         except AgentError as error:
             log.warning("unfinished claims not listed", error=str(error))
             return _LOOK_INTERVAL_S
+        self.left = len(uids)
         for uid in self._next.keys() - uids:
             self._forget(uid)
         for uid in sorted(uids):

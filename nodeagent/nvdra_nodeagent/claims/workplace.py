@@ -37,7 +37,7 @@ class Workplace:
     def __init__(self, state_dir: Path, *, threads: int, observer: ClaimObserver) -> None:
         """:raises Retryable: the lock file in `state_dir` cannot be opened."""
         self._lock_file = LockFile(state_dir / "locks")
-        self._locks = ClaimLocks(self._lock_file)
+        self.locks = ClaimLocks(self._lock_file)
         self._threads = Threads(threads)
         self._observer = observer
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -76,9 +76,9 @@ class Workplace:
         on the loop's clock.
         """
         asked = time.monotonic()
-        async with self._locks.claim(uid, deadline=deadline):
+        async with self.locks.claim(uid, deadline=deadline):
             while True:
-                async with self._locks.gpus(gpus, deadline=deadline):
+                async with self.locks.gpus(gpus, deadline=deadline):
                     self._observer.lock_waited(operation, wait_s=time.monotonic() - asked)
                     try:
                         return await self.in_thread(partial(work, gpus), on_cancel=on_cancel)
@@ -122,8 +122,8 @@ class Workplace:
 
         async def attempt(deadline: float) -> None:
             async with (
-                self._locks.claim(ref.uid, deadline=deadline),
-                self._locks.gpus(gpus, deadline=deadline),
+                self.locks.claim(ref.uid, deadline=deadline),
+                self.locks.gpus(gpus, deadline=deadline),
             ):
                 await self.in_thread(work)
 

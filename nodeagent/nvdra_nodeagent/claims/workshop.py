@@ -100,9 +100,11 @@ class Workshop(Generic[T]):
 
     def oldest(self, *, now_s: float) -> tuple[str, float]:
         """Name and age of the work that was ordered first; ("", 0) when nothing is under way."""
-        for task, since_s in self._tasks.items():
-            return task.get_name(), now_s - since_s
-        return "", 0.0
+        return next(iter(self.under_way(now_s=now_s)), ("", 0.0))
+
+    def under_way(self, *, now_s: float) -> list[tuple[str, float]]:
+        """Names and ages of all work, the oldest first."""
+        return [(task.get_name(), now_s - since_s) for task, since_s in self._tasks.items()]
 
     async def drain(self, *, timeout_s: float) -> tuple[str, ...]:
         """Return when nothing runs any more; the names of what had to be stopped for it."""
