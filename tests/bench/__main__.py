@@ -9,7 +9,7 @@ import importlib
 import sys
 from pathlib import Path
 
-BENCHMARKS = ("prepare", "start", "simulate", "ring")
+BENCHMARKS = ("prepare", "start", "simulate", "ring", "imex")
 PROGRAMS = ("api_server", "floor_server")
 
 

@@ -36,3 +36,11 @@ def test_start_sees_no_writes_of_an_agent_that_finds_all_in_place() -> None:
     assert document["restart_with_unchanged_hardware"]["writes"] == 0
     assert document["start"]["slices_visible_s"]["median"] > 0
     assert document["memory_mib"]["idle"]["resident"] > 0
+
+
+@pytest.mark.timeout(300)
+def test_imex_measures_the_daemon_beside_the_bare_interpreter() -> None:
+    document = run("imex")
+    resident = document["memory_mib"]["resident"]["median"]
+    assert resident > document["interpreter_memory_mib"]["resident"] > 0
+    assert document["start_to_first_probe_s"]["median"] > 0
