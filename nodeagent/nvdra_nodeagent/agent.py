@@ -107,7 +107,9 @@ class GpuAgent:
             settings={TimeSliceStep: TimeSliceSetting(machine.nvml, machine.nvidia_smi)},
             state_dir=state_dir,
             observer=Observers(metrics, self.reports.reporter),
-            limits=Limits(retry_budget_s=retry_budget_s),
+            limits=Limits(
+                retry_budget_s=retry_budget_s, sweep_dry_run=options.sweep_dry_run
+            ),
         )
         self.kubelet = KubeletPlugin(
             driver=GPU_DRIVER,

@@ -59,7 +59,7 @@ def test_before_the_first_write_there_is_nothing(tmp_path: Path) -> None:
     assert store.claim_uids() == []
     assert store.read(UID) is None
     assert not store.remove(UID)
-    assert store.sweep_temporaries(older_than_s=0) == []
+    assert store.find_temporaries(older_than_s=0) == []
 
 
 def test_files_of_others_are_neither_listed_nor_swept(tmp_path: Path) -> None:
@@ -68,16 +68,16 @@ def test_files_of_others_are_neither_listed_nor_swept(tmp_path: Path) -> None:
     (tmp_path / "k8s.gpu.nvidia.com-claim_.yaml").write_text("{}")
     store = CdiStore(tmp_path)
     assert store.claim_uids() == []
-    assert store.sweep_temporaries(older_than_s=0) == []
+    assert store.find_temporaries(older_than_s=0) == []
 
 
 def test_old_leftovers_of_own_writes_are_swept(tmp_path: Path) -> None:
     leftover = tmp_path / f".k8s.gpu.nvidia.com-claim_{UID}.yaml.abcd.tmp"
     leftover.write_text("{")
     store = CdiStore(tmp_path)
-    assert store.sweep_temporaries(older_than_s=60) == []
+    assert store.find_temporaries(older_than_s=60) == []
     os.utime(leftover, (time.time() - 120,) * 2)
-    assert store.sweep_temporaries(older_than_s=60) == [str(leftover)]
+    assert store.find_temporaries(older_than_s=60) == [leftover]
 
 
 @pytest.mark.parametrize("content", ["", "{", "---\ncdiVersion: 0.5.0\nkind: a/b\n"])

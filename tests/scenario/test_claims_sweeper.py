@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import socket
 import time
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import pytest_asyncio
 
 from nvdra_kube.errors import ServerError
@@ -123,8 +126,107 @@ async def test_only_old_temporary_files_are_removed(node: ClaimNode) -> None:
     an_hour_ago = time.time() - 3600
     os.utime(old, (an_hour_ago, an_hour_ago))
     report = await an_agent(node).sweep()
-    assert report.temporaries == [str(old)]
+    assert report.litter == [str(old)]
     assert young.exists()
+
+
+async def test_a_dry_run_says_what_would_go_and_removes_nothing(node: ClaimNode) -> None:
+    gone(node)
+    leftover = an_old_file(node.record_path(REF).parent / ".a.json.0001.tmp")
+    before = node.files()
+    for _ in range(2):
+        report = await an_agent(node, sweep_dry_run=True).sweep()
+        assert (report.released, report.litter) == ([REF.uid], [str(leftover)])
+    assert node.files() == before
+    assert "would sweep record 1, temporary 1" in node.observer.told
+    assert "swept record" not in node.observer.told
+
+
+def an_old_file(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("x")
+    return aged(path)
+
+
+def aged(path: Path) -> Path:
+    an_hour_ago = time.time() - 3600
+    os.utime(path, (an_hour_ago, an_hour_ago), follow_symlinks=False)
+    return path
+
+
+def state(node: ClaimNode) -> Path:
+    return node.root / "state"
+
+
+@pytest.mark.parametrize("directory", ["claims", "quarantine", "effects", "tombstones", "."])
+async def test_what_a_dead_writer_left_is_removed_wherever_it_is(
+    directory: str, node: ClaimNode
+) -> None:
+    leftover = an_old_file(state(node) / directory / ".x.json.0001.tmp")
+    assert (await an_agent(node).sweep()).litter == [str(leftover)]
+    assert not leftover.exists()
+
+
+async def test_a_temporary_from_the_future_is_of_a_clock_that_was_set_back(
+    node: ClaimNode,
+) -> None:
+    leftover = an_old_file(state(node) / "claims" / ".x.json.0001.tmp")
+    os.utime(leftover, (4_000_000_000, 4_000_000_000))
+    assert (await an_agent(node).sweep()).litter == [str(leftover)]
+
+
+async def test_locks_of_an_earlier_driver_go_with_its_checkpoint(node: ClaimNode) -> None:
+    locks = [an_old_file(state(node) / name) for name in ("cp.lock", "pu.lock")]
+    checkpoint = an_old_file(state(node) / "checkpoint.json")
+    assert (await an_agent(node).sweep()).litter == []
+    checkpoint.rename(state(node) / "checkpoint.json.migrated")
+    report = await an_agent(node).sweep()
+    assert (sorted(report.litter), report.kinds["lock"]) == (sorted(map(str, locks)), 2)
+    assert (state(node) / "checkpoint.json.migrated").exists()
+
+
+async def test_a_lock_that_somebody_holds_stays(node: ClaimNode) -> None:
+    lock = an_old_file(state(node) / "pu.lock")
+    with lock.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert (await an_agent(node).sweep()).litter == []
+    assert lock.exists()
+
+
+async def test_sockets_that_were_never_published_are_removed(node: ClaimNode) -> None:
+    for name in (".0123af", "dra.sock"):
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(state(node) / name))
+        aged(state(node) / name)
+    an_old_file(state(node) / ".cafe00")  # not a socket
+    report = await an_agent(node).sweep()
+    assert report.litter == [str(state(node) / ".0123af")]
+    assert (state(node) / "dra.sock").exists()
+
+
+async def test_a_reason_goes_when_its_file_is_gone(node: ClaimNode) -> None:
+    kept = an_old_file(state(node) / "quarantine" / "effects.x.json")
+    an_old_file(kept.with_suffix(".reason"))
+    stray = an_old_file(state(node) / "quarantine" / "effects.y.reason")
+    assert (await an_agent(node).sweep()).litter == [str(stray)]
+    assert kept.with_suffix(".reason").exists()
+
+
+async def test_what_was_swept_is_counted_by_kind(node: ClaimNode) -> None:
+    an_old_file(state(node) / "claims" / ".x.json.0001.tmp")
+    an_old_file(state(node) / "pu.lock")
+    gone(node)
+    await an_agent(node).sweep()
+    swept = {line for line in node.observer.told if line.startswith("swept")}
+    assert swept == {"swept temporary", "swept lock", "swept record"}
+
+
+async def test_one_file_that_cannot_be_removed_keeps_no_other(node: ClaimNode) -> None:
+    stuck = state(node) / "claims" / ".stuck.json.0001.tmp"
+    stuck.mkdir()
+    aged(stuck)
+    leftover = an_old_file(state(node) / "claims" / ".x.json.0001.tmp")
+    assert (await an_agent(node).sweep()).litter == [str(leftover)]
 
 
 async def test_names_are_asked_one_by_one_and_the_cluster_is_not_listed(node: ClaimNode) -> None:

@@ -12,6 +12,7 @@ from nvdra_nodeagent.errors import Retryable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from nvdra_nodeagent.cdi.builder import CdiBuilder
     from nvdra_nodeagent.cdi.document import CdiSpec
@@ -60,9 +61,9 @@ class ClaimFiles:
             log.warning("CDI file not readable", claim=claim_uid, error=str(error))
             return []
 
-    def sweep_temporaries(self, *, older_than_s: float) -> list[str]:
-        """Remove what writers that died left behind; returns the paths."""
-        return self._store.sweep_temporaries(older_than_s=older_than_s)
+    def find_temporaries(self, *, older_than_s: float) -> list[Path]:
+        """What writers left when they died."""
+        return self._store.find_temporaries(older_than_s=older_than_s)
 
     def _build(self, claim_uid: str, devices: Sequence[Device]) -> CdiSpec:
         named = [

@@ -15,9 +15,9 @@ from nvdra_nodeagent.cdi.names import (
     is_claim_uid,
 )
 from nvdra_nodeagent.durable import (
+    find_temporaries,
     remove_with_temporaries,
     storage_error,
-    sweep_temporaries,
     write_durably,
 )
 from nvdra_nodeagent.errors import Permanent
@@ -101,7 +101,6 @@ class CdiStore:
         )
         return sorted(uid for uid in uids if is_claim_uid(uid))
 
-    def sweep_temporaries(self, *, older_than_s: float) -> list[str]:
-        """Remove what writers that died left behind; returns the paths. Others' files stay."""
-        swept = sweep_temporaries(self._root, older_than_s=older_than_s, of_files=self._prefix)
-        return [str(path) for path in swept]
+    def find_temporaries(self, *, older_than_s: float) -> list[Path]:
+        """What writers of these files left when they died."""
+        return find_temporaries(self._root, older_than_s=older_than_s, of_files=self._prefix)

@@ -43,6 +43,7 @@ class Books:
 
     ledger: Ledger
     executor: Executor
+    state_dir: Path
     directories: tuple[Path, ...]
 
 
@@ -92,5 +93,6 @@ def open_books(
     return Books(
         ledger=ledger,
         executor=executor,
+        state_dir=state_dir,
         directories=(*directories, effects.directory, tombstones.directory),
     )

@@ -64,7 +64,11 @@ class ClaimObserver(Protocol):
         ...
 
     def swept(self, kind: str) -> None:
-        """Something left over was removed: `record`, `cdi_file` or `temporary`."""
+        """Something left over was removed; one of `sweeper.SweptKind`."""
+        ...
+
+    def would_sweep(self, counts: Mapping[str, int]) -> None:
+        """What a dry run has found, by kind; absent kinds are 0."""
         ...
 
     def tombstone(self, ref: ClaimRef, *, error: AgentError | None) -> None:
@@ -95,6 +99,7 @@ class SilentObserver(ClaimObserver):
         self, kind: StateKind, *, uid: str, reason: str, ref: ClaimRef | None = None
     ) -> None: ...
     def swept(self, kind: str) -> None: ...
+    def would_sweep(self, counts: Mapping[str, int]) -> None: ...
     def tombstone(self, ref: ClaimRef, *, error: AgentError | None) -> None: ...
 
 
@@ -150,6 +155,10 @@ class Observers(ClaimObserver):
     def swept(self, kind: str) -> None:
         for each in self._all:
             each.swept(kind)
+
+    def would_sweep(self, counts: Mapping[str, int]) -> None:
+        for each in self._all:
+            each.would_sweep(counts)
 
     def tombstone(self, ref: ClaimRef, *, error: AgentError | None) -> None:
         for each in self._all:

@@ -52,11 +52,13 @@ _Outcome: TypeAlias = _Devices | AgentError | None
 class Limits:
     """`retry_budget_s` bounds the retries inside one call and has to leave the kubelet's 45 s room
     for a last attempt; `answer_within_s` bounds the call, whose work goes on. `sweep_grace_s` is
-    how long a claim of this boot has to stay gone before it is released."""
+    how long a claim of this boot has to stay gone before it is released; with `sweep_dry_run`
+    nothing is, it is only said."""
 
     retry_budget_s: float = DEFAULT_BUDGET_S
     answer_within_s: float = 40.0
     sweep_grace_s: float = DEFAULT_GRACE_S
+    sweep_dry_run: bool = False
     threads: int = DEFAULT_THREADS
 
 
@@ -110,6 +112,7 @@ class NodeClaims(ClaimService):
             release=self._release_swept,
             observer=self._observer,
             sweep_grace_s=limits.sweep_grace_s,
+            sweep_dry_run=limits.sweep_dry_run,
         )
 
     async def start(self) -> None:

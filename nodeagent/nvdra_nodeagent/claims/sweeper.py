@@ -1,5 +1,7 @@
 """Removes what is left when nobody will ever ask for it: claims that vanished, files of no claim.
 
+A dry run does all but the removing: it says what would go.
+
 A claim counts as gone only when the API says so for its UID. The kubelet may still be ending its
 pods then (they can be deleted by force), so claims of this boot have to stay gone for a while.
 """
@@ -9,14 +11,15 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, TypeVar
 
 import structlog
 
+from nvdra_nodeagent.claims.litter import Litter, find_litter
 from nvdra_nodeagent.claims.model import ClaimRef
-from nvdra_nodeagent.durable import sweep_temporaries
-from nvdra_nodeagent.errors import AgentError
+from nvdra_nodeagent.errors import AgentError, Retryable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -30,7 +33,12 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 DEFAULT_GRACE_S: Final = 120.0
-_TEMPORARY_AGE_S: Final = 60.0  # a write takes milliseconds; another agent may be writing
+_LITTER_AGE_S: Final = 60.0  # a write takes milliseconds; another agent may be writing
+
+SweptKind: TypeAlias = Literal[
+    "record", "cdi_file", "temporary", "cdi_temporary", "lock", "socket", "reason"
+]
+"""What a sweep may find."""
 
 T = TypeVar("T")
 
@@ -41,11 +49,15 @@ class ThreadHop(Protocol):
 
 @dataclass(slots=True)
 class SweepReport:
-    """UIDs released, temporary files removed, and UIDs that wait for their grace to pass."""
+    """UIDs released, files removed, and UIDs that wait for their grace to pass.
+
+    Of a dry run: those that would be.
+    """
 
     released: list[str] = field(default_factory=list)
-    temporaries: list[str] = field(default_factory=list)
+    litter: list[str] = field(default_factory=list)
     suspected: list[str] = field(default_factory=list)
+    kinds: Counter[SweptKind] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +66,7 @@ class _Suspect:
 
     uid: str
     ref: ClaimRef | None
-    kind: str
+    kind: SweptKind
     this_boot: bool
 
 
@@ -67,6 +79,7 @@ class Sweeper:
         reader: ClaimReader,
         *,
         cdi: CdiFiles,
+        state_dir: Path,
         directories: Sequence[Path],
         boot_id: str,
         run: ThreadHop,
@@ -74,11 +87,14 @@ class Sweeper:
         release: Callable[[ClaimRef], Awaitable[bool]],
         observer: ClaimObserver,
         grace_s: float = DEFAULT_GRACE_S,
+        dry_run: bool = False,
     ) -> None:
-        """`release` unprepares a claim on the ordinary path and tells whether it worked."""
+        """`release` unprepares a claim on the ordinary path and tells whether it worked.
+        `directories` are those below `state_dir` that hold files of claims."""
         self._ledger = ledger
         self._reader = reader
         self._cdi = cdi
+        self._state_dir = state_dir
         self._directories = directories
         self._boot_id = boot_id
         self._run = run
@@ -86,6 +102,7 @@ class Sweeper:
         self._release = release
         self._observer = observer
         self._grace_s = grace_s
+        self._dry_run = dry_run
         self._missing_since: dict[str, float] = {}
         self.last_turn_s = 0.0
         """When `run` last came round, on the loop's clock."""
@@ -104,11 +121,12 @@ class Sweeper:
             await asyncio.sleep(soon + random.uniform(0, jitter_s))
 
     async def sweep(self) -> SweepReport:
+        """Never raises for what it could not find out or remove."""
         report = SweepReport()
         try:
             suspects = await self._run(self._suspects)
             gone = await self._gone(suspects)
-            report.temporaries = await self._run(self._sweep_temporaries)
+            await self._run(lambda: self._clean(report))
         except AgentError as error:
             log.warning("sweep incomplete", error=str(error))
             return report
@@ -117,10 +135,17 @@ class Sweeper:
         }
         for suspect in gone:
             await self._judge(suspect, report)
-        for _ in report.temporaries:
-            self._observer.swept("temporary")
-        log.debug("swept", released=report.released, suspected=report.suspected)
+        self._tell(report)
         return report
+
+    def _tell(self, report: SweepReport) -> None:
+        if self._dry_run:
+            self._observer.would_sweep({str(kind): count for kind, count in report.kinds.items()})
+            log.info("sweep would remove", claims=report.released, files=report.litter)
+            return
+        for kind in report.kinds.elements():
+            self._observer.swept(kind)
+        log.debug("swept", released=report.released, suspected=report.suspected)
 
     async def _judge(self, suspect: _Suspect, report: SweepReport) -> None:
         missing_s = time.monotonic() - self._missing_since[suspect.uid]
@@ -129,11 +154,16 @@ class Sweeper:
             return
         if self._is_busy(suspect.uid):
             return
-        log.info("releasing a claim that is gone", claim=suspect.uid, kind=suspect.kind)
-        if await self._release(suspect.ref or ClaimRef("", "", suspect.uid)):
+        if self._dry_run or await self._released(suspect):
             report.released.append(suspect.uid)
-            self._observer.swept(suspect.kind)
-            del self._missing_since[suspect.uid]
+            report.kinds[suspect.kind] += 1
+
+    async def _released(self, suspect: _Suspect) -> bool:
+        log.info("releasing a claim that is gone", claim=suspect.uid, kind=suspect.kind)
+        if not await self._release(suspect.ref or ClaimRef("", "", suspect.uid)):
+            return False
+        del self._missing_since[suspect.uid]
+        return True
 
     def _suspects(self) -> list[_Suspect]:
         """Files are listed before records: a claim prepared in between has both."""
@@ -178,9 +208,14 @@ class Sweeper:
             return []
         return [suspect for suspect in suspects if suspect.uid not in present]
 
-    def _sweep_temporaries(self) -> list[str]:
-        removed = list(self._cdi.sweep_temporaries(older_than_s=_TEMPORARY_AGE_S))
-        for directory in self._directories:
-            swept = sweep_temporaries(directory, older_than_s=_TEMPORARY_AGE_S)
-            removed += map(str, swept)
-        return removed
+    def _clean(self, report: SweepReport) -> None:
+        """One file that cannot be removed keeps no other."""
+        found = find_litter(self._state_dir, self._directories, older_than_s=_LITTER_AGE_S)
+        cdi = self._cdi.find_temporaries(older_than_s=_LITTER_AGE_S)
+        for each in (*found, *(Litter("cdi_temporary", path) for path in cdi)):
+            try:
+                if self._dry_run or each.remove():
+                    report.litter.append(str(each.path))
+                    report.kinds[each.kind] += 1
+            except Retryable as error:
+                log.warning("file not removed", kind=each.kind, error=str(error))

@@ -35,6 +35,7 @@ class Keepers:
         release: Callable[[ClaimRef], Awaitable[bool]],
         observer: ClaimObserver,
         sweep_grace_s: float,
+        sweep_dry_run: bool,
     ) -> None:
         """`release` unprepares a claim on the ordinary path and tells whether it worked."""
         self._executor = books.executor
@@ -43,6 +44,7 @@ class Keepers:
             books.ledger,
             reader,
             cdi=cdi,
+            state_dir=books.state_dir,
             directories=books.directories,
             boot_id=node.boot_id,
             run=place.in_thread,
@@ -50,6 +52,7 @@ class Keepers:
             release=release,
             observer=observer,
             grace_s=sweep_grace_s,
+            dry_run=sweep_dry_run,
         )
         self.reconciler = Reconciler(
             books.ledger,

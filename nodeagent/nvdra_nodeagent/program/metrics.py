@@ -21,6 +21,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from nvdra_nodeagent.claims.observer import SilentObserver, StateKind
+from nvdra_nodeagent.claims.sweeper import SweptKind
 from nvdra_nodeagent.steps.registry import Verb, step_kinds
 
 if TYPE_CHECKING:
@@ -124,6 +125,11 @@ class AgentMetrics(SilentObserver):
 
     def swept(self, kind: str) -> None:
         self._swept.labels(self._driver, kind).inc()
+
+    def would_sweep(self, counts: Mapping[str, int]) -> None:
+        """What a dry run has found; absent kinds are 0."""
+        for kind in get_args(SweptKind):
+            self._sweepable.labels(self._driver, kind).set(counts.get(kind, 0))
 
     def role_changed(self, held: bool) -> None:
         """This agent took charge of slices and sweeps, or left it to another one."""
@@ -245,6 +251,12 @@ class AgentMetrics(SilentObserver):
             ("driver", "kind"),
             registry=registry,
         )
+        self._sweepable = Gauge(
+            "nvidia_dra_sweepable",
+            "Leftovers that the last dry run of a sweep has found.",
+            ("driver", "kind"),
+            registry=registry,
+        )
         self._fences = Gauge(
             "nvidia_dra_fences",
             "Claims that may hold devices without a usable record.",
@@ -296,8 +308,9 @@ class AgentMetrics(SilentObserver):
             self._report_failures.labels(self._driver, kind)
         for gauge in (self._fences, self._tombstones):
             gauge.labels(self._driver)
-        for kind in ("record", "cdi_file", "temporary"):
+        for kind in get_args(SweptKind):
             self._swept.labels(self._driver, kind)
+        self.would_sweep({})
         self._role.labels(self._driver)
         for change in ("taken", "left"):
             self._role_changes.labels(self._driver, change)

@@ -71,6 +71,12 @@ def _conditions(text: str) -> str:
     return text
 
 
+def _yes(text: str) -> bool:
+    if text.lower() not in ("", "true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither 'true' nor 'false'")
+    return text.lower() == "true"
+
+
 FLAGS = (
     Flag("node-name", "Name of this node; also the name of its resource pool. Required."),
     Flag("namespace", "Namespace that the driver runs in.", "default"),
@@ -167,6 +173,13 @@ FLAGS = (
         "failures",
         _conditions,
     ),
+    Flag(
+        "sweep-dry-run",
+        "With 'true', leftovers of claims that are gone are named in the log and counted, but "
+        "stay.",
+        "false",
+        _yes,
+    ),
     Flag("logging-format", "Log lines as 'text' or 'json'.", "text", _log_format),
 )
 
@@ -210,6 +223,7 @@ class Options:
     simulate_state: Path | None
     simulate_mig_layout: Path | None
     claim_conditions: Literal["failures", "always", "never"]
+    sweep_dry_run: bool
     logging_format: Literal["text", "json"]
     verbosity: int
 

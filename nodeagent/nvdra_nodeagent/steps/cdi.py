@@ -12,6 +12,7 @@ from nvdra_nodeagent.hardware.errors import HardwareError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from nvdra_nodeagent.inventory.model import Device, Inventory
 
@@ -50,8 +51,8 @@ class CdiFiles(Protocol):
         """The devices in a claim's file; none when it cannot be read."""
         ...
 
-    def sweep_temporaries(self, *, older_than_s: float) -> Sequence[str]:
-        """Remove files that writers left when they died; answers their paths."""
+    def find_temporaries(self, *, older_than_s: float) -> Sequence[Path]:
+        """Files that writers left when they died."""
         ...
 
 

@@ -231,7 +231,7 @@ class FolderCdi:
     def basis(self) -> str:
         return ""
 
-    def sweep_temporaries(self, *, older_than_s: float) -> Sequence[str]:
+    def find_temporaries(self, *, older_than_s: float) -> Sequence[Path]:
         return []
 
 
@@ -316,6 +316,10 @@ class CountingObserver(SilentObserver):
 
     def swept(self, kind: str) -> None:
         self.told.append(f"swept {kind}")
+
+    def would_sweep(self, counts: Mapping[str, int]) -> None:
+        found = ", ".join(f"{kind} {count}" for kind, count in sorted(counts.items()))
+        self.told.append(f"would sweep {found}")
 
     def tombstone(self, ref: ClaimRef, *, error: AgentError | None) -> None:
         self.told.append(f"put off {error.reason}" if error else "finished later")
