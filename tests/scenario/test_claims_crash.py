@@ -13,6 +13,7 @@ import pytest_asyncio
 
 from nvdra_nodeagent.claims.journal import encode
 from nvdra_nodeagent.errors import AgentError, Permanent, Retryable
+from nvdra_nodeagent.steps.registry import step_kinds
 from nvdra_testing.claim_crashes import OPERATIONS
 from nvdra_testing.claims import ClaimNode, a_ref, gpu_uuid
 
@@ -44,18 +45,22 @@ async def turns(count: int) -> None:
 async def test_a_kill_at_any_file_operation_is_recovered_from(tmp_path: Path) -> None:
     crashes = await _crashes(tmp_path)
     uid = a_ref().uid
+    files = [f"cdi/claim_{uid}.txt", f"state/claims/{uid}.json"]
+    effect = [f"gpus/{gpu_uuid(0)}", f"state/effects/time_slice.{gpu_uuid(0)}.json"]
+    held = {"cdi": files, "time_slice": sorted(files + effect)}
+    gpus: dict[str, list[dict[str, int]]] = {"cdi": [{}, {}], "time_slice": [{"time_slice": 3}, {}]}
     expected = {
         "prepared": True,
         "devices": ["gpu-0"],
-        "held": [f"cdi/claim_{uid}.txt", f"state/claims/{uid}.json"],
         "refused": "DeviceInUse",
         "unprepared": True,
         "left": [],
         "granted": True,
     }
     for crash in crashes:
-        place = crash.pop("operation"), crash.pop("point")
-        assert crash == expected, place
+        kind = crash.pop("kind")
+        place = kind, crash.pop("operation"), crash.pop("point")
+        assert crash == {**expected, "held": held[kind], "gpus": gpus[kind]}, place
 
 
 async def _crashes(directory: Path) -> list[dict[str, Any]]:
@@ -69,8 +74,9 @@ async def _crashes(directory: Path) -> list[dict[str, Any]]:
     output, errors = await child.communicate()
     assert child.returncode == 0, errors.decode()
     crashes = [json.loads(line) for line in output.splitlines() if line.startswith(b"{")]
-    points = [crash["operation"] for crash in crashes]
-    assert all(points.count(operation) >= 5 for operation in OPERATIONS), errors.decode()
+    points = [(crash["kind"], crash["operation"]) for crash in crashes]
+    places = [(kind, operation) for kind in step_kinds() for operation in OPERATIONS]
+    assert all(points.count(place) >= 5 for place in places), errors.decode()
     return crashes
 
 
