@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from nvdra_api.names import GPU_DRIVER
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
@@ -233,11 +235,13 @@ def _newest_warning(pod: Body, events: Iterable[Body], *, reason: str = "") -> s
 
 
 def _warnings(pod: Body, events: Iterable[Body]) -> Iterator[Body]:
-    """Once the pod has a node, what was said before about finding one is no news."""
+    """Once the pod has a node, what was said before about finding one is no news. What the driver
+    says of a claim, the kubelet says too, with the claim's and the reason's name."""
     uid, has_node = pod["metadata"].get("uid"), bool(pod["spec"].get("nodeName"))
     for event in events:
         concerns = event.get("type") == "Warning" and event["involvedObject"].get("uid") == uid
-        if concerns and not (has_node and event.get("reason") in _BEFORE_SCHEDULING):
+        is_old = has_node and event.get("reason") in _BEFORE_SCHEDULING
+        if concerns and not is_old and event.get("source", {}).get("component") != GPU_DRIVER:
             yield event
 
 

@@ -81,19 +81,20 @@ class GpuAgent:
         self.publisher = self.publication.publisher
         self.keeper = InventoryKeeper(machine, on_change=self.publication.publish)
         cdi = ClaimFiles(CdiBuilder(machine), CdiStore(options.cdi_root))
-        self._take_over = partial(
-            take_over,
-            state_dir,
-            traces=cdi,
-            node=EarlierNode(GPU_DRIVER, options.node_name, boot_id),
-            observer=metrics,
-        )
         self.reports = ReportDesk(
             api,
             driver=GPU_DRIVER,
             node=options.node_name,
             conditions=options.claim_conditions,
             on_lost=metrics.report_failed,
+        )
+        observer = Observers(metrics, self.reports.reporter)
+        self._take_over = partial(
+            take_over,
+            state_dir,
+            traces=cdi,
+            node=EarlierNode(GPU_DRIVER, options.node_name, boot_id),
+            observer=observer,
         )
         self.claims = NodeClaims(
             api,

@@ -91,6 +91,15 @@ def test_why_a_container_cannot_be_created_is_the_reason() -> None:
     assert pod.reason == "container main: CreateContainerError: no such CDI device"
 
 
+def test_of_kubelet_and_driver_the_kubelet_is_quoted() -> None:
+    told = warning(2, "InvalidConfig", "wrong")
+    events = {
+        ("default", "k"): warning(1, "FailedPrepareDynamicResources", "wrong [InvalidConfig]"),
+        ("default", "d"): {**told, "source": {"component": "gpu.nvidia.com"}},
+    }
+    assert seen({"phase": "Pending"}, events=events).reason == "wrong [InvalidConfig]"
+
+
 def test_what_the_scheduler_said_is_no_reason_once_the_pod_has_a_node() -> None:
     events = {("default", "e"): warning(1, "FailedScheduling", "0/1 nodes are available")}
     assert seen({"phase": "Pending"}, events=events).reason == ""
