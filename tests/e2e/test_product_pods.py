@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tests.e2e.product.release import Product
     from tests.e2e.ring.kubectl import Kubectl, Manifest
 
+_CALLS = "nvidia_dra_kube_api_requests_total{"
 _BAD_CONFIGS: dict[str, tuple[dict[str, object], str]] = {
     "an unknown field": ({"kind": "GpuConfig", "sharing": {"strateggy": "MPS"}}, "strateggy"),
     "a gate that is off": ({"kind": "GpuConfig", "sharing": {"strategy": "MPS"}}, "MPSSupport"),
@@ -110,6 +111,21 @@ def test_a_claim_is_undone_on_the_node_when_its_pod_is_gone(
     kubectl.delete(user.now())
 
     eventually(lambda: uid not in node.enter("ls", "/var/run/cdi"), until="the CDI file is gone")
+
+
+def test_the_plugin_has_every_right_that_it_uses(
+    product: Product, kubectl: Kubectl, namespace: str
+) -> None:
+    user = GpuUser.running(product, namespace, node="node-1")
+    kubectl.delete(user.now())
+    plugin = product.pod_on("node-1")["metadata"]["name"]
+
+    said = kubectl("exec", plugin, f"--namespace={NAMESPACE}", "--container=gpus", "--",
+                   "curl", "--silent", "--fail", "localhost:8080/metrics")  # fmt: skip
+
+    calls = [line for line in said.splitlines() if line.startswith(_CALLS)]
+    assert calls
+    assert not [line for line in calls if re.search(r'code="40[13]"', line)]
 
 
 def test_a_plugin_may_not_write_the_slices_of_another_node(

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 DRIVER: Final = "gpu.nvidia.com"
 LABEL: Final = "e2e.nvdra/pool"
 GPUS: Final = 8
+REFUSALS: Final = frozenset({"401", "403", "429"})
 READS: Final = frozenset({"get", "list", "watch"})
 _ACCOUNT: Final = "gpu-agents"
 _FIRST_PORT: Final = 9000
@@ -127,7 +128,7 @@ class AgentPool:
             for sample in _samples(text, "nvidia_dra_kube_api_requests_total"):
                 labels = sample.labels
                 made[labels["verb"].lower(), labels["resource"]] += int(sample.value)
-                refused += int(sample.value) if labels["code"] == "429" else 0
+                refused += int(sample.value) if labels["code"] in REFUSALS else 0
         return Calls(made, refused)
 
     def memory_mib(self) -> list[dict[str, float]]:
