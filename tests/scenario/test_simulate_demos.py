@@ -5,19 +5,23 @@ from __future__ import annotations
 import pytest
 
 from nvdra_testing.simulation import Simulated, simulate
-from nvdra_testing.specs import DEMO_SPECS, DEMOS, MIG_LAYOUT, Spec, outcome_of
+from nvdra_testing.specs import DEMO_SPECS, DEMOS, GATED_SPECS, MIG_LAYOUT, Spec, outcome_of
 
 
 def run(spec: Spec) -> Simulated:
     cut = ("--mig-layout", MIG_LAYOUT) if spec.is_cut else ()
-    return simulate("--profile", spec.profile, *cut, spec.file)
+    gates = ("--feature-gates", spec.gates) if spec.gates else ()
+    return simulate("--profile", spec.profile, *cut, *gates, spec.file)
+
+
+SPECS = [spec for spec in (*DEMO_SPECS, *GATED_SPECS) if spec.file.is_relative_to(DEMOS)]
 
 
 def test_every_demo_has_a_promise() -> None:
-    assert set(DEMOS.iterdir()) == {spec.file for spec in DEMO_SPECS}
+    assert set(DEMOS.iterdir()) == {spec.file for spec in SPECS}
 
 
-@pytest.mark.parametrize("spec", DEMO_SPECS, ids=lambda spec: spec.name)
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
 def test_a_demo_keeps_its_promise(spec: Spec) -> None:
     done = run(spec)
     assert done.status == (0 if spec.runs else 1), done.errors

@@ -35,11 +35,15 @@ class AllocatedDevice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodOutcome:
-    """A settled pod; devices in the order of its claims and of their allocations."""
+    """A settled pod; devices in the order of its claims and of their allocations.
+
+    `reason` is why it does not run, where the cluster tells.
+    """
 
     phase: str
     node: str = ""
     devices: tuple[AllocatedDevice, ...] = ()
+    reason: str = ""
     logs: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -73,7 +77,7 @@ class Spec:
 
     `profile`: hardware of all nodes. `is_cut`: some node's GPUs are cut by `MIG_LAYOUT`.
     `one_node`: the promise only holds if all pods are on one node. `runs`: whether its pods get to
-    run; else they stay Pending.
+    run; else they stay Pending. `gates`: feature gates of the agents, as their flag has them.
     """
 
     file: Path
@@ -82,6 +86,7 @@ class Spec:
     is_cut: bool = False
     one_node: bool = False
     runs: bool = True
+    gates: str = ""
 
     @property
     def name(self) -> str:
@@ -109,6 +114,7 @@ def outcome_of(run: Simulated) -> Outcome:
             name: PodOutcome(
                 phase=pod["phase"],
                 node=pod["node"] or "",
+                reason=pod["reason"],
                 devices=tuple(
                     AllocatedDevice(each["request"], each["uuid"]) for each in run.devices(name)
                 ),
@@ -205,6 +211,22 @@ def slices_of_a_mig_gpu_go_to_the_containers_that_name_them(done: Outcome) -> No
         assert pod.seen(request) == [pod.by_request[request]]
 
 
+def containers_take_turns_on_one_gpu(done: Outcome) -> None:
+    containers_of_one_pod_share_a_gpu(done)
+
+
+def sharing_is_refused_while_its_gate_is_off(done: Outcome) -> None:
+    [pod] = done.pods.values()
+    assert "InvalidConfig" in pod.reason
+    assert '"TimeSlicingSettings"' in pod.reason
+
+
+def time_slices_are_no_obstacle_but_mps_is(done: Outcome) -> None:
+    pod = done["pod0"]
+    assert "SharingUnsupported" in pod.reason
+    assert '"MPS" of request mps-gpu' in pod.reason
+
+
 def one_container_gets_two_gpus(done: Outcome) -> None:
     pod = done["gpu-pod"]
     assert len(set(pod.allocated)) == 2
@@ -284,5 +306,21 @@ def _public_specs() -> Iterable[Spec]:
         yield Spec(file=PUBLIC_SPECS / "quickstart" / f"{name}.yaml", promise=promise)
 
 
+def _gated_specs() -> Iterable[Spec]:
+    demo = DEMOS / "time-slicing.yaml"
+    gate = "TimeSlicingSettings=true"
+    yield Spec(file=demo, promise=containers_take_turns_on_one_gpu, gates=gate)
+    yield Spec(file=demo, promise=sharing_is_refused_while_its_gate_is_off, runs=False)
+    for flavour in ("v1", "v1beta1"):
+        yield Spec(
+            file=PUBLIC_SPECS / "quickstart" / flavour / "gpu-test5.yaml",
+            promise=time_slices_are_no_obstacle_but_mps_is,
+            runs=False,
+            gates=f"{gate},MPSSupport=true",
+        )
+
+
 DEMO_SPECS: Final = tuple(_demos())
 QUICKSTART_SPECS: Final = tuple(_public_specs())
+GATED_SPECS: Final = tuple(_gated_specs())
+"""What feature gates decide about; clusters whose gates are fixed cannot run them."""
