@@ -67,6 +67,11 @@ def test_peers_come_by_index_with_the_own_one() -> None:
     assert found.own().ip == "10.0.0.2"
 
 
+def test_addresses_are_compared_in_one_spelling() -> None:
+    (peer,) = peers(peers_document({0: "FD00:0:0::0001"}, own=0)).entries
+    assert peer.ip == "fd00::1"
+
+
 def test_an_own_index_outside_of_the_clique_is_refused() -> None:
     with pytest.raises(BadInput, match="ownIndex 4"):
         peers(peers_document(TWO, own=4))

@@ -166,6 +166,12 @@ def test_probes_tell_the_truth_of_now(
     assert probes.answer(request_line, verdict=verdict, started=started) == expected
 
 
+def test_a_daemon_whose_loop_does_not_get_through_is_not_alive() -> None:
+    broken = Verdict(False, probes.INTERNAL_ERROR, "KeyError: 1")
+    found = probes.answer("GET /live HTTP/1.1", verdict=broken, started=True)
+    assert found == (503, "InternalError: KeyError: 1")
+
+
 @given(st.text())
 def test_any_request_line_has_an_answer(line: str) -> None:
     assert probes.answer(line, verdict=NOT_READY, started=False)[0] in (200, 404, 405, 503)

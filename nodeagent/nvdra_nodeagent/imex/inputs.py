@@ -136,15 +136,14 @@ def read_peers(data: bytes, settings: Settings) -> Peers:
     )
 
 
-def is_address(text: str) -> bool:
-    """Whether it is an IPv4 or IPv6 address as `/etc/hosts` takes it."""
+def usual_address(text: str) -> str:
+    """An IPv4 or IPv6 address in its usual spelling, so that addresses can be compared; or ''."""
     for family in (socket.AF_INET, socket.AF_INET6):
         try:
-            socket.inet_pton(family, text)
+            return socket.inet_ntop(family, socket.inet_pton(family, text))
         except (OSError, ValueError):
             continue
-        return True
-    return False
+    return ""
 
 
 class _Fields:
@@ -198,10 +197,10 @@ def _peer(entry: object, *, max_nodes: int, left_out: list[str]) -> Peer | None:
         left_out.append(f"index {index!r} has no node")
     elif not _is_number(index) or not 0 <= index < max_nodes:
         left_out.append(f"{node}: index {index!r} is not between 0 and {max_nodes - 1}")
-    elif not isinstance(ip, str) or not is_address(ip):
+    elif not isinstance(ip, str) or not (address := usual_address(ip)):
         left_out.append(f"{node}: {ip!r} is no IP address")
     else:
-        return Peer(index, ip, node)
+        return Peer(index, address, node)
     return None
 
 

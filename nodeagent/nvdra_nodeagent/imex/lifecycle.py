@@ -43,6 +43,7 @@ class Timings(NamedTuple):
     query_timeout_s: float = 5.0
     health_first_s: float = 5.0
     health_s: float = 60.0
+    health_unwell_s: float = 15.0
     health_timeout_s: float = 15.0
     poll_s: float = 1.0
 

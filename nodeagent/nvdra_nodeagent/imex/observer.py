@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from nvdra_nodeagent.imex.lifecycle import NEVER
 from nvdra_nodeagent.imex.query import Query
-from nvdra_nodeagent.imex.status import READY, UNKNOWN, DomainHealth, Watch, domain_health
+from nvdra_nodeagent.imex.status import READY, UNKNOWN, UP, DomainHealth, Watch, domain_health
 
 if TYPE_CHECKING:
     from nvdra_nodeagent.imex.lifecycle import Process, Timings
@@ -27,6 +27,7 @@ class Observer:
         self._status = Query(program, reactor=reactor, with_errors=True)
         self._domain = Query(program, reactor=reactor, with_errors=False)
         self._since: float | None = None
+        self._signalled_at: float | None = None
         self._health_at = NEVER
         self.watch = Watch()
         self.health = DomainHealth()
@@ -79,6 +80,9 @@ class Observer:
         return alive
 
     def _advance_health(self, process: Process, now: float) -> None:
+        if process.signalled_at != self._signalled_at:
+            self._signalled_at = process.signalled_at
+            self._health_at = min(self._health_at, now + self._timings.health_first_s)
         self._domain.expire(now)
         answer = self._domain.take()
         if answer is not None and process.told is not None:
@@ -87,7 +91,10 @@ class Observer:
                 self._log.info("domain changed its state", state=found.state)
             self.health = found
         if not self._domain.asking and now >= self._health_at:
-            self._health_at = now + self._timings.health_s
+            well = self.health.state == UP
+            self._health_at = now + (
+                self._timings.health_s if well else self._timings.health_unwell_s
+            )
             self._domain.ask(
                 "-c", self._config_path, "-N", "-j", timeout_s=self._timings.health_timeout_s
             )

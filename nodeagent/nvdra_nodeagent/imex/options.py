@@ -6,6 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from nvdra_nodeagent.imex.inputs import usual_address
 from nvdra_nodeagent.imex.lifecycle import Timings
 
 if TYPE_CHECKING:
@@ -113,7 +114,10 @@ def _typed(values: Mapping[str, str]) -> Options:
     options = Options(**merged)  # type: ignore[arg-type]
     if options.log_format not in ("text", "json"):
         raise ValueError(f"log format is text or json, not {options.log_format!r}")
-    return options if options.boot_id else options._replace(boot_id=_boot_id())
+    address = options.address and usual_address(options.address)
+    if options.address and not address:
+        raise ValueError(f"address {options.address!r} is no IP address")
+    return options._replace(address=address, boot_id=options.boot_id or _boot_id())
 
 
 def _number(name: str, text: str) -> int:

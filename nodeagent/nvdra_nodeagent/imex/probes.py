@@ -1,6 +1,6 @@
 """Answers the kubelet's HTTP probes from the daemon's own loop: no exec, no interpreter start.
 
-That a probe is answered at all shows that the loop turns; that is all liveness asks for.
+That a probe is answered at all shows that the loop turns; liveness also asks that it gets through.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from nvdra_nodeagent.imex.logs import Log
     from nvdra_nodeagent.imex.reactor import Reactor
     from nvdra_nodeagent.imex.status import Verdict
+
+INTERNAL_ERROR: Final = "InternalError"
 
 _MOST_CONNECTIONS: Final = 32
 _MOST_BYTES: Final = 8192
@@ -143,5 +145,6 @@ def answer(request_line: str, *, verdict: Verdict, started: bool) -> tuple[int, 
     if method != "GET":
         return 405, "only GET"
     text = f"{verdict.reason}: {verdict.detail}" if verdict.detail else verdict.reason
-    satisfied = verdict.ready or path == "/live" or (path == "/startup" and started)
+    alive = path == "/live" and verdict.reason != INTERNAL_ERROR
+    satisfied = verdict.ready or alive or (path == "/startup" and started)
     return (200 if satisfied else 503), text

@@ -36,6 +36,7 @@ QUICK = {
     "query_unready_cap_s": 0.2,
     "health_first_s": 0.1,
     "health_s": 0.3,
+    "health_unwell_s": 0.3,
     "poll_s": 0.2,
 }
 """Timings of daemons in tests; the decisions about them have tests of their own."""
