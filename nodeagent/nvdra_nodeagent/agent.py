@@ -227,7 +227,7 @@ class GpuAgent:
         duties = [
             f"duty: {duty.name}, last came round {duty.still_s(now_s=now_s):.1f} s ago"
             for duty in self.duties
-            if duty.pulse.began_s is not None
+            if duty.last_turn_s and duty.pulse.began_s is not None
         ]
         waiting = f"reports: {self.reports.reporter.waiting} waiting"
         return "\n".join([*duties, waiting, *self.claims.describe(now_s=now_s)])
