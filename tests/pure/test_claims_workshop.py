@@ -89,6 +89,15 @@ async def test_an_unprepare_ends_a_prepare_that_nobody_waits_for() -> None:
     assert bench.log == ["prepare begins", "unprepare begins", "unprepare ends"]
 
 
+async def test_upkeep_waits_for_a_prepare_and_stops_none() -> None:
+    bench = Bench()
+    prepare = bench.prepare()
+    upkeep = bench.shop.order("reconcile", REF, bench.work("upkeep"))
+    bench.open.set()
+    assert (await prepare, await upkeep) == ("prepare", "upkeep")
+    assert bench.log == ["prepare begins", "prepare ends", "upkeep begins", "upkeep ends"]
+
+
 async def test_a_prepare_after_an_overtaking_unprepare_is_new_work() -> None:
     bench = Bench()
     first = bench.prepare("first")

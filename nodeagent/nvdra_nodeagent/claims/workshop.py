@@ -7,7 +7,7 @@ import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeVar, get_args
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Upkeep: TypeAlias = Literal["reconcile", "finish"]
 """Work on a claim that nobody asked for. Whoever asks for something waits for it."""
+_UPKEEP: Final = get_args(Upkeep)
 
 DEFAULT_THREADS: Final = 32
 """Made when they are needed. A GPU whose program hangs keeps one busy, and no more than one."""
@@ -85,7 +86,7 @@ class Workshop(Generic[T]):
         previous = self._latest.get(ref.uid)
         if previous and (previous.operation, previous.ref) == (operation, ref):
             return previous.task
-        if previous and previous.operation == "prepare":
+        if previous and previous.operation == "prepare" and operation not in _UPKEEP:
             previous.task.cancel()
         task = asyncio.create_task(
             _after(previous.task if previous else None, ref, work), name=f"{operation} {ref}"
