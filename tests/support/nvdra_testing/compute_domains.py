@@ -183,13 +183,15 @@ class DomainCluster:
 
     async def report(self, pod: Body, *, ip: str, ready: bool) -> Body:
         """The kubelet's word on a pod."""
-        pod = await self.api.get(PODS, pod["metadata"]["name"], namespace=NAMESPACE)
-        pod["status"] = {
+        status = {
             "phase": "Running",
             "podIP": ip,
             "conditions": [{"type": "Ready", "status": "True" if ready else "False"}],
         }
-        return await self.api.update(PODS, pod, subresource="status")
+        name = pod["metadata"]["name"]
+        return await self.api.patch(
+            PODS, name, {"status": status}, namespace=NAMESPACE, subresource="status"
+        )
 
     async def remove(self, pod: Body) -> None:
         name = pod["metadata"]["name"]

@@ -54,7 +54,7 @@ class RecordedApi(KubeApi):
         await self._dead()
         return await self._api.list(*args, **kwargs)
 
-    async def watch(self, *args: Any, **kwargs: Any) -> AsyncIterator[WatchEvent]:  # type: ignore[override]
+    async def watch(self, *args: Any, **kwargs: Any) -> AsyncIterator[WatchEvent]:
         async for event in self._api.watch(*args, **kwargs):
             await self._dead()
             yield event

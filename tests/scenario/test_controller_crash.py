@@ -1,0 +1,138 @@
+"""The controller is killed at each of its writes; the next one gets to the same end."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Literal
+
+import pytest
+
+from nvdra_api.names import ANNOTATION_RESERVATIONS, LABEL_COMPUTE_DOMAIN
+from nvdra_kube.resources import NODES, PODS, RESOURCE_CLAIM_TEMPLATES
+from nvdra_operator.resources import CLIQUES, COMPUTE_DOMAINS, DAEMON_SETS
+from nvdra_testing.compute_domains import DomainCluster, a_cluster
+from nvdra_testing.recorded_api import RecordedApi
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from nvdra_kube.api import Body
+
+NODES_OF_DOMAIN = ("node-1", "node-2", "node-3")
+
+
+async def form(it: DomainCluster) -> None:
+    """Users, agents and kubelets do their part, whoever controls."""
+    uid = (await it.domain(num_nodes=len(NODES_OF_DOMAIN)))["metadata"]["uid"]
+    await it.until(lambda: it.daemon_set(uid))
+    for number, node in enumerate(NODES_OF_DOMAIN):
+        await it.join(node, uid)
+        await it.daemon(node, uid, ip=f"10.0.0.{number + 1}", ready=True)
+    await it.condition(reason="NodesReady")
+
+
+async def tear_down(it: DomainCluster) -> None:
+    await it.delete()
+    await it.gone(COMPUTE_DOMAINS, "job", namespace="default")
+
+
+async def killed_at(
+    it: DomainCluster, write: int, when: Literal["before", "after"], step: Any
+) -> bool:
+    """Run the step with a controller that dies at this write, then with one that lives.
+
+    Whether the first one got that far.
+    """
+    dying = RecordedApi(it.api, die_at=write, when=when)
+    stepping = asyncio.create_task(step(it))
+    async with it.running(api=dying):
+        dead = asyncio.create_task(dying.died.wait())
+        await asyncio.wait((dead, stepping), return_when=asyncio.FIRST_COMPLETED)
+        dead.cancel()
+    async with it.running():
+        await stepping
+        await it.quiet()
+    return dying.died.is_set()
+
+
+async def state(it: DomainCluster) -> dict[str, Any]:
+    """What counts in the end, without what differs from run to run."""
+    found = await it.look()
+    uid = found["metadata"]["uid"]
+    status = found["status"]
+    return {
+        "finalizers": found["metadata"]["finalizers"],
+        "status": status["status"],
+        "nodes": sorted((one["name"], one["status"]) for one in status["nodes"]),
+        "indexes": sorted(one["index"] for one in status["nodes"]),
+        "reasons": sorted(one["reason"] for one in status["conditions"]),
+        "templates": sorted(
+            body["metadata"]["name"].replace(uid, "UID")
+            for body in await it.everything(RESOURCE_CLAIM_TEMPLATES)
+        ),
+        "daemon sets": len(await it.everything(DAEMON_SETS)),
+        "cliques": [_clique(body, uid) for body in await it.everything(CLIQUES)],
+        "pods": sorted(
+            str(pod["metadata"]["labels"].get(f"{LABEL_COMPUTE_DOMAIN}.cliqueID"))
+            for pod in await it.everything(PODS)
+        ),
+    }
+
+
+def _clique(body: Body, uid: str) -> tuple[object, ...]:
+    return (
+        body["metadata"]["name"].replace(uid, "UID"),
+        sorted((one["nodeName"], one["status"]) for one in body["daemons"]),
+        sorted(one["index"] for one in body["daemons"]),
+        ANNOTATION_RESERVATIONS in body["metadata"]["annotations"],
+    )
+
+
+async def _each_write(check: Callable[[int], Awaitable[bool]]) -> int:
+    """Check with a controller that dies at its 1st, 2nd, ... write, until none dies any more."""
+    for write in range(1, 40):
+        if not await check(write):
+            return write
+    raise AssertionError("the controller never stops writing")
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_domain_forms_whatever_write_the_controller_died_at(
+    when: Literal["before", "after"],
+) -> None:
+    async with a_cluster() as it, it.running():
+        await form(it)
+        await it.quiet()
+        wanted = await state(it)
+    assert wanted["indexes"] == [0, 1, 2]
+
+    async def check(write: int) -> bool:
+        async with a_cluster() as it:
+            died = await killed_at(it, write, when, form)
+            assert await state(it) == wanted, f"after dying {when} write {write}"
+            return died
+
+    assert await _each_write(check) > 8
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_domain_goes_whatever_write_the_controller_died_at(
+    when: Literal["before", "after"],
+) -> None:
+    async def check(write: int) -> bool:
+        async with a_cluster() as it:
+            async with it.running():
+                await form(it)
+                await it.quiet()
+            for pod in await it.everything(PODS):
+                await it.remove(pod)
+            died = await killed_at(it, write, when, tear_down)
+            for resource in (RESOURCE_CLAIM_TEMPLATES, DAEMON_SETS, CLIQUES):
+                assert await it.everything(resource) == []
+            for node in await it.everything(NODES):
+                assert LABEL_COMPUTE_DOMAIN not in (node["metadata"].get("labels") or {})
+            return died
+
+    assert await _each_write(check) > 6
