@@ -42,13 +42,14 @@ def test_a_plugin_that_its_kubelet_does_not_find_runs_and_is_not_ready(
 
 
 def _pod_with_registry(product: Product, path: str) -> Manifest:
-    pod = product.pod_on("node-1")
-    [container] = pod["spec"]["containers"]
-    mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
-    [status] = pod["status"].get("containerStatuses") or [{}]
-    if path not in mounts or not status.get("started"):
-        raise RingError(f"{pod['metadata']['name']} has {status}")
-    return pod
+    """A new pod that has started; the old ones serve on, because it does not become ready."""
+    for pod in product.pods():
+        [container] = pod["spec"]["containers"]
+        mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+        [status] = pod["status"].get("containerStatuses") or [{}]
+        if path in mounts and status.get("started"):
+            return pod
+    raise RingError(f"no pod of the plugin that looks in {path} has started")
 
 
 def _unready(kubectl: Kubectl, pod: Manifest) -> str:
@@ -67,7 +68,8 @@ def test_an_upgrade_leaves_a_running_pod_its_gpu(product: Product, namespace: st
     old = {pod["metadata"]["uid"] for pod in product.pods()}
     try:
         product.upgrade("--set=logVerbosity=6")
-        new = {pod["metadata"]["uid"] for pod in product.pods()}
+        product.wait_until_ready()
+        new = {product.pod_on(node)["metadata"]["uid"] for node in product.cluster.nodes}
         other = GpuUser.running(product, namespace, name="other", node=user.node)
         assert not old & new
         assert user.is_undisturbed()

@@ -177,10 +177,13 @@ async def test_a_second_socket_for_the_same_endpoint_is_refused(
 
 @asynccontextmanager
 async def accepting(path: Path) -> AsyncIterator[None]:
-    """A socket that takes connections, and loses them at the end, as a dying process does."""
+    """A socket that takes one connection, and loses it at the end, as a dying process does."""
     writers: list[asyncio.StreamWriter] = []
     server = await asyncio.start_unix_server(lambda _, writer: writers.append(writer), path)
     yield
+    # A client is connected before it is accepted. asyncio loses a connection that is on the way
+    # when its server is closed, without closing it.
+    await until(lambda: writers)
     server.close()
     for writer in writers:
         writer.close()
