@@ -132,7 +132,5 @@ def test_however_names_change_signals_keep_their_distance_and_the_last_change_is
         if number < len(gaps):
             process = process._replace(answered_at=now).names_changed(now=now)
             changed = now
-    assert all(
-        b - a >= T.signal_spacing_s - 1e-6 for a, b in itertools.pairwise(signals)
-    )
+    assert all(b - a >= T.signal_spacing_s - 1e-6 for a, b in itertools.pairwise(signals))
     assert signals[-1] >= changed
