@@ -11,7 +11,9 @@ import pytest
 
 from nvdra_kube.errors import ServerError
 from nvdra_kube.resources import RESOURCE_SLICES
+from nvdra_nodeagent.claims.model import ClaimRef
 from nvdra_sim.cluster.apiserver import ClusterStore, LocalApi
+from nvdra_sim.cluster.kubelet.dra_client import DraCallError
 from nvdra_sim.cluster.kubelet.plugins import PluginRegistry, RegistrationTimes
 from nvdra_sim.cluster.kubelet.slice_wiper import SliceWiper
 from nvdra_testing.dra_plugin import DRIVER, FakeDriver, serving
@@ -160,6 +162,54 @@ async def test_the_instance_registered_last_is_called(
             await until(lambda: newer.notified)
             assert endpoint(registry) == newer.endpoint
         await until(lambda: endpoint(registry) == str(tmp_path / "a.sock"))
+
+
+async def test_a_newer_instance_without_a_connection_is_passed_over(
+    registry: PluginRegistry, tmp_path: Path
+) -> None:
+    own = tmp_path / "own.sock"
+    newer = FakeDriver(endpoint=str(own))
+    async with running(registry), serving(FakeDriver(), tmp_path, socket="a", dra="a.sock") as old:
+        await until(lambda: old.notified)
+        async with serving(newer, tmp_path, socket="b", dra="b.sock"):
+            async with accepting(own):
+                await until(lambda: newer.notified)
+                assert endpoint(registry) == str(own)
+            await until(lambda: endpoint(registry) == old.endpoint)
+            assert registry.is_live(DRIVER)
+
+
+async def test_a_driver_is_gone_only_with_its_last_instance(tmp_path: Path) -> None:
+    told: list[bool] = []
+    plugins = PluginRegistry(
+        tmp_path / "plugins_registry",
+        times=TIMES,
+        on_change=lambda driver: told.append(plugins.is_live(driver)),
+    )
+    async with running(plugins):
+        async with serving(FakeDriver(), tmp_path, socket="a", dra="a.sock") as old:
+            await until(lambda: old.notified)
+            async with serving(FakeDriver(), tmp_path, socket="b", dra="b.sock") as newer:
+                await until(lambda: newer.notified)
+            await until(lambda: endpoint(plugins) == old.endpoint)
+        await plugins.wait_gone(DRIVER)
+    assert told[-1] is False
+    assert all(told[:-1])
+
+
+async def test_calls_to_an_instance_end_with_its_registration(
+    registry: PluginRegistry, tmp_path: Path
+) -> None:
+    async with running(registry), serving(FakeDriver(), tmp_path) as driver:
+        driver.go_on.clear()
+        await registry.wait_registered(DRIVER)
+        client = registry.client(DRIVER)
+        assert client is not None
+        call = asyncio.create_task(client.prepare([ClaimRef("default", "claim", "uid")]))
+        await until(lambda: driver.calls)
+        (tmp_path / "plugins_registry" / "reg.sock").unlink()
+        with pytest.raises(DraCallError, match="Unavailable"):
+            await call
 
 
 async def test_a_second_socket_for_the_same_endpoint_is_refused(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
 
+from nvdra_sim.cluster.apiserver.faults import Fault
 from nvdra_testing.rolling import a_rolling_node, until
 
 if TYPE_CHECKING:
@@ -43,6 +45,24 @@ async def test_an_update_under_load_fails_no_claim_and_writes_no_slice(node: Rol
         assert node.writes == []
         assert node.leftovers() == []
         assert len(await node.devices()) == 8
+
+
+async def test_a_prepare_in_flight_when_its_agent_is_told_to_stop_is_answered(
+    node: RollingNode,
+) -> None:
+    async with node.agent(OLD) as old:
+        await node.wait_devices(8)
+        slow = Fault(verb="get", resource="resourceclaims", latency_s=1.0)
+        node.cluster.store.faults.add(slow)
+        pod = asyncio.create_task(node.pod("slow", "sleep 1"))
+        await until(lambda: slow.struck >= 2)  # the kubelet has looked, and now the agent does
+        stop = asyncio.create_task(old.stop())
+        async with node.agent(NEW):
+            assert await pod == "Succeeded"
+            await stop
+            await node.wait_no_claims()
+    # Until the new one is there, the pod's end has to wait; its start has not.
+    assert [text for text in await node.warnings() if not text.startswith("unprepare")] == []
 
 
 async def test_an_update_from_fixed_names_fails_no_claim_either(node: RollingNode) -> None:
