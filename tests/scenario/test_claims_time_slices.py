@@ -223,6 +223,68 @@ async def test_unprepare_may_be_repeated_while_something_is_put_off(node: ClaimN
     assert any("tombstones" in name for name in node.files())
 
 
+async def test_without_a_tombstone_the_record_stays_and_the_kubelet_asks_again(
+    node: ClaimNode,
+) -> None:
+    ref, agent = sliced(node), node.agent()
+    await prepare(agent, ref)
+    node.gpus.failing = BROKEN
+    in_the_way = node.root / "state" / "tombstones"
+    in_the_way.write_text("not a directory")
+    outcome = (await agent.unprepare([ref]))[ref.uid]
+    assert isinstance(outcome, Retryable)
+    assert str(in_the_way) in str(outcome)
+    assert node.record_path(ref).exists()
+    in_the_way.unlink()
+    node.gpus.failing = None
+    await unprepare(agent, ref)
+    assert node.files() == []
+
+
+@pytest.mark.parametrize("after", range(0, 24, 2))
+async def test_a_prepare_cancelled_and_overtaken_at_any_turn_leaves_nothing(
+    after: int, node: ClaimNode
+) -> None:
+    ref, agent = sliced(node, "claim", "gpu-0", "gpu-1"), node.agent()
+    call = asyncio.create_task(agent.prepare([ref]))
+    for _ in range(after):
+        await asyncio.sleep(0)
+    call.cancel()
+    await unprepare(agent, ref)
+    assert node.files() == []
+    assert await prepare(agent, ref) is None
+    assert (node.gpus.value(0), node.gpus.value(1)) == (LONG, LONG)
+
+
+@pytest.mark.parametrize("steps", range(1, 5))
+async def test_an_agent_that_is_stopped_between_steps_leaves_what_the_next_call_finishes(
+    node: ClaimNode, steps: int
+) -> None:
+    ref, agent = sliced(node, "claim", "gpu-0", "gpu-1"), node.agent()
+    entered, release = asyncio.Event(), threading.Event()
+    loop, calls = asyncio.get_running_loop(), iter(range(1, 100))
+
+    def hold(verb: str, gpu: str) -> None:
+        if next(calls) == steps:
+            loop.call_soon_threadsafe(entered.set)
+            release.wait(timeout=30)
+
+    node.gpus.on_call = hold
+    call = asyncio.create_task(agent.prepare([ref]))
+    await entered.wait()
+    drained = asyncio.create_task(agent.drain(timeout_s=0.0))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    release.set()
+    await drained
+    await call
+    next_agent = node.agent()
+    assert await prepare(next_agent, ref) is None
+    assert (node.gpus.value(0), node.gpus.value(1)) == (LONG, LONG)
+    await unprepare(next_agent, ref)
+    assert node.files() == []
+
+
 async def test_a_gpu_that_is_gone_needs_no_undoing(node: ClaimNode) -> None:
     ref, agent = sliced(node), node.agent()
     await prepare(agent, ref)
