@@ -266,6 +266,7 @@ FENCED = {
 async def test_what_is_not_understood_is_fenced(claim: Any, node: EarlierNodeFiles) -> None:
     node.leave({UID: claim, **_another_claim()})
     agent = await node.migrated()
+    assert node.observer.told.count(f"quarantined {UID}") == 1
     assert await reason(agent, node, "gpu-0") == "DeviceFenced"
     assert await reason(agent, node, "gpu-3") == "DeviceInUse"
     assert await reason(agent, node, "gpu-2") == ""

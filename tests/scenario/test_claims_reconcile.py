@@ -234,6 +234,18 @@ async def test_a_mig_device_known_by_its_gpu_only_gets_its_own_extent(tmp_path: 
     await node.close()
 
 
+async def test_a_record_of_which_nobody_tells_more_waits(tmp_path: Path) -> None:
+    node = ClaimNode(tmp_path)
+    await node.agent().prepare([node.api.add(REF)])
+    path = node.record_path(REF)
+    record = decode(path.read_bytes(), uid=REF.uid)
+    path.write_bytes(encode(msgspec.structs.replace(record, claim=ClaimRef("", "", REF.uid))))
+    gone(node)
+    report = await node.agent().reconcile()
+    assert (report.completed, set(report.waiting)) == ([], {REF.uid})
+    await node.close()
+
+
 async def test_a_node_without_inventory_yet_settles_when_it_is_there(node: ClaimNode) -> None:
     node.inventory = Inventory()
     agent = node.agent()

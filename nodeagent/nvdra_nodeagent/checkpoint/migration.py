@@ -52,10 +52,10 @@ _LOCK_POLL_S: Final = 0.05
 
 @dataclass(slots=True)
 class MigrationReport:
-    """UIDs by what became of them."""
+    """UIDs by what became of them; of fenced ones also why."""
 
     recorded: list[str] = field(default_factory=list)
-    fenced: list[str] = field(default_factory=list)
+    fenced: dict[str, str] = field(default_factory=dict)
     known: list[str] = field(default_factory=list)
 
 
@@ -125,7 +125,7 @@ class Migration:
         log.info(
             "claims of an earlier driver taken over",
             recorded=report.recorded,
-            fenced=report.fenced,
+            fenced=list(report.fenced),
             known=report.known,
         )
         return report
@@ -147,7 +147,7 @@ class Migration:
         elif isinstance(outcome, Fence):
             log.warning("claim fenced", claim=uid, reason=outcome.reason)
             self._journal.fence_off(outcome)
-            report.fenced.append(uid)
+            report.fenced[uid] = outcome.reason
         else:
             self._journal.write(outcome)
             report.recorded.append(uid)
@@ -160,9 +160,12 @@ async def take_over(
     files, and fenced."""
     migration = Migration(state_dir, Journal(state_dir), traces=traces, node=node)
     try:
-        await asyncio.to_thread(migration.run)
+        report = await asyncio.to_thread(migration.run)
     except AgentError as error:
         log.error("claims of an earlier driver not taken over", error=str(error))
+        return
+    for uid, reason in report.fenced.items() if report else ():
+        observer.quarantined("checkpoint", uid=uid, reason=reason)
     if migration.damage:
         observer.quarantined("checkpoint", uid="", reason=migration.damage)
 

@@ -20,7 +20,8 @@ class ClaimRef:
     uid: str
 
     def __str__(self) -> str:
-        return f"{self.namespace}/{self.name}:{self.uid}"
+        """Some are known by their UID only."""
+        return f"{self.namespace}/{self.name}:{self.uid}" if self.name else self.uid
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,10 @@ class ReconcileReport:
     completed: list[str] = field(default_factory=list)
     waiting: dict[str, str] = field(default_factory=dict)
 
+    def wait(self, uid: str, cause: str, *, what: str) -> None:
+        self.waiting[uid] = cause
+        log.warning(what, claim=uid, cause=cause)
+
 
 class Reconciler:
     """One pass at a time, over fences and over records that lack something."""
@@ -118,7 +122,7 @@ class Reconciler:
             fences, records = await self._run(self._open_questions)
             bodies = await self._unnamed(fences, records)
         except AgentError as error:
-            log.warning("claims not reconciled", error=str(error))
+            report.wait("", str(error), what="claims not reconciled")
             return report
         for fence in fences:
             await self._settle(fence, bodies, report)
@@ -130,12 +134,11 @@ class Reconciler:
 
     def _open_questions(self) -> tuple[list[Fence], list[Record]]:
         self._ledger.refresh()
-        inventory = self._inventory()
         fences = [fence for fence in self._ledger.fences() if not fence.newer]
         records = [
             record
             for record in self._ledger.records()
-            if not record.claim.name or _refined(record, inventory) != record.devices
+            if not record.claim.name or any(map(_is_coarse, record.devices))
         ]
         return fences, records
 
@@ -156,9 +159,8 @@ class Reconciler:
         try:
             await self._rebuild(fence, bodies)
         except AgentError as error:
-            report.waiting[fence.uid] = error.message
+            report.wait(fence.uid, error.message, what="claim stays fenced")
             self._ledger.explain(fence.uid, error.message)
-            log.warning("claim stays fenced", claim=fence.uid, cause=error.message)
         else:
             report.rebuilt.append(fence.uid)
 
@@ -214,28 +216,30 @@ class Reconciler:
         ref = _ref_of(bodies[uid]) if uid in bodies else record.claim
         if self._is_busy(uid):
             return
-        inventory, done = self._inventory(), report.completed
-
-        def work() -> None:
-            if self._complete_locked(ref, inventory):
-                done.append(uid)
-
+        inventory = self._inventory()
+        if ref == record.claim and _refined(record, inventory) == record.devices:
+            report.wait(
+                uid, "neither the API nor the hardware tells more", what="record incomplete"
+            )
+            return
         try:
-            await self._exclusively(ref, work, gpus=record.gpu_uuids())
+            await self._exclusively(
+                ref, lambda: self._complete_locked(ref, inventory), gpus=record.gpu_uuids()
+            )
         except AgentError as error:
-            log.warning("claim record not completed", claim=uid, error=str(error))
+            report.wait(uid, error.message, what="record incomplete")
+        else:
+            report.completed.append(uid)
 
-    def _complete_locked(self, ref: ClaimRef, inventory: Inventory) -> bool:
+    def _complete_locked(self, ref: ClaimRef, inventory: Inventory) -> None:
         self._ledger.refresh()
         record = self._ledger.record(ref.uid)
         if record is None:
-            return False
+            return  # unprepared since
         claim = record.claim if record.claim.name else ref
         new = msgspec.structs.replace(record, claim=claim, devices=_refined(record, inventory))
-        if new == record:
-            return False
-        self._ledger.commit(new)
-        return True
+        if new != record:
+            self._ledger.commit(new)
 
 
 def check_artefact(plan: Plan, seen: Sequence[str]) -> None:
@@ -256,9 +260,13 @@ def _refined(record: Record, inventory: Inventory) -> tuple[HeldDevice, ...]:
     return tuple(_refined_device(held, inventory) for held in record.devices)
 
 
+def _is_coarse(held: HeldDevice) -> bool:
+    return held.type == "mig" and held.extent.mig is None
+
+
 def _refined_device(held: HeldDevice, inventory: Inventory) -> HeldDevice:
     device = inventory.devices.get(held.device)
-    if held.type != "mig" or held.extent.mig or device is None or device.uuid != held.uuid:
+    if not _is_coarse(held) or device is None or device.uuid != held.uuid:
         return held
     return msgspec.structs.replace(held, extent=extent_of(device))
 
