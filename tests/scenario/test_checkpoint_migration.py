@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from nvdra_nodeagent.checkpoint.conversion import EarlierNode
 from nvdra_nodeagent.checkpoint.migration import Migration, take_over
@@ -443,3 +445,31 @@ def test_a_migration_that_is_killed_anywhere_is_finished_by_the_next(tmp_path: P
     assert all(crash["killed"] for crash in crashes)
     for crash in crashes:
         assert crash["files"] == undisturbed["files"]
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+async def test_whatever_happens_to_the_file_a_gpu_in_use_is_granted_to_nobody(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    node = EarlierNodeFiles(tmp_path_factory.mktemp("node"), inventory=a_node_of(4))
+    node.leave(COMPLETED, cdi={UID: "gpu-0"})
+    path = node.state / "checkpoint.json"
+    path.write_bytes(_hurt(path.read_bytes(), data))
+    agent = await node.migrated()
+    assert await reason(agent, node, "gpu-0") in ("DeviceInUse", "DeviceFenced")
+    assert await agent.unprepare([REF]) == {UID: None}
+    assert not node.cdi.exists(UID)
+    await node.close()
+
+
+def _hurt(content: bytes, data: st.DataObject) -> bytes:
+    """Cut off, or with some bytes changed."""
+    if data.draw(st.booleans()):
+        return content[: data.draw(st.integers(0, len(content)))]
+    hurt = bytearray(content)
+    for _ in range(data.draw(st.integers(1, 3))):
+        hurt[data.draw(st.integers(0, len(hurt) - 1))] = data.draw(st.integers(0, 255))
+    return bytes(hurt)
