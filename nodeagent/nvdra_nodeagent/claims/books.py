@@ -74,16 +74,9 @@ def open_books(
     tombstones = Tombstones(
         state_dir, on_quarantine=lambda uid, reason: on_damage("tombstone", uid, reason, None)
     )
-    handlers = StepHandlers(
-        {
-            CdiStep: CdiHandler(cdi, inventory=node.inventory),
-            TimeSliceStep: TimeSliceHandler(effects),
-        },
-        timing=timing,
-    )
     executor = Executor(
         ledger,
-        handlers,
+        _handlers(node, cdi=cdi, effects=effects, timing=timing),
         effects=effects,
         tombstones=tombstones,
         rules=node.rules,
@@ -95,4 +88,16 @@ def open_books(
         executor=executor,
         state_dir=state_dir,
         directories=(*directories, effects.directory, tombstones.directory),
+    )
+
+
+def _handlers(
+    node: NodeFacts, *, cdi: CdiFiles, effects: GpuEffects, timing: Timing
+) -> StepHandlers:
+    return StepHandlers(
+        {
+            CdiStep: CdiHandler(cdi, inventory=node.inventory),
+            TimeSliceStep: TimeSliceHandler(effects),
+        },
+        timing=timing,
     )
