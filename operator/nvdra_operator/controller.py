@@ -25,6 +25,8 @@ log = structlog.get_logger(__name__)
 
 COMPONENT: Final = "nvidia-compute-domain-controller"
 WATCH_SILENCE_S: Final = 600.0
+# Whoever follows domains has gone deaf when one of them is not followed for so long.
+NEGLECT_S: Final = 120.0
 
 
 class Controller:
@@ -72,4 +74,6 @@ class Controller:
         silent_s = asyncio.get_running_loop().time() - self.mirror.last_turn_s
         if self.mirror.has_synced and silent_s > WATCH_SILENCE_S:
             return f"a watch has been silent for {silent_s:.0f} s"
+        if domain := self.domains.neglected(for_s=NEGLECT_S):
+            return f"nobody keeps ComputeDomain {domain}"
         return ""

@@ -51,9 +51,14 @@ def members_of(scene: Scene) -> tuple[Member, ...]:
     return tuple(_member(chosen[name], nodes.get(name)) for name in sorted(chosen))
 
 
-def unbound(pods: Iterable[Body]) -> tuple[Body, ...]:
-    """Pods that have no node yet."""
-    return tuple(pod for pod in pods if not (pod.get("spec") or {}).get("nodeName"))
+def why_unplaced(pods: Iterable[Body]) -> str:
+    """The scheduler's word on a daemon that it cannot place; empty without one."""
+    for pod in pods:
+        if not (pod.get("spec") or {}).get("nodeName"):
+            placed = condition(pod, "PodScheduled")
+            if placed.get("status") == "False":
+                return _reason(placed, "")
+    return ""
 
 
 def waiting_nodes(scene: Scene, members: Iterable[Member]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from nvdra_api.names import LABEL_CLIQUE_ID, LABEL_COMPUTE_DOMAIN
 from nvdra_kube.backoff import Backoff
 from nvdra_kube.errors import ApiError, BadRequest, Conflict, Forbidden, Invalid, NotFound
 from nvdra_kube.resources import PODS
-from nvdra_operator.cliques.members import members_of, waiting_nodes
+from nvdra_operator.cliques.members import members_of, waiting_nodes, why_unplaced
 from nvdra_operator.cliques.plan import observed_members, plan_members
 from nvdra_operator.domains.actions import Plan
 from nvdra_operator.domains.expectations import Expectations
@@ -177,11 +177,15 @@ class Domain:
             members=members,
             membership=membership,
             waiting=waiting_nodes(scene, members),
+            unplaced=why_unplaced(scene.pods),
             trouble=self._trouble,
         )
         self._measure(scene, formed=assessment.is_formed)
         wait_s = await self._reporter.report(
-            scene.domain, assessment, expectations=self._expectations
+            scene.domain,
+            assessment,
+            expectations=self._expectations,
+            shared=scene.is_legacy,
         )
         hindered = bool(scene.obstacles or self._trouble)
         return min(_OBSTACLE_S if hindered else _LOOK_AGAIN_S, wait_s or _LOOK_AGAIN_S)

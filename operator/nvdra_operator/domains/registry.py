@@ -45,7 +45,8 @@ class Domains:
         self._patience_s = patience_s
         self._domains: dict[str, Domain] = {}
         self._turns: dict[str, asyncio.Lock] = {}
-        mirror.subscribe(on_domain=self.wake, on_object=self.wake)
+        self._neglected_since_s: dict[str, float] = {}
+        mirror.subscribe(on_domain=self._appeared, on_object=self.wake)
 
     @property
     def depth(self) -> int:
@@ -55,7 +56,27 @@ class Domains:
     @property
     def kept(self) -> frozenset[str]:
         """UIDs of the domains that somebody keeps now."""
-        return frozenset(uid for uid, lock in self._turns.items() if lock.locked())
+        return frozenset(filter(self._is_kept, self._turns))
+
+    def _is_kept(self, uid: str) -> bool:
+        lock = self._turns.get(uid)
+        return lock is not None and lock.locked()
+
+    def neglected(self, *, for_s: float) -> str:
+        """Name of a domain that nobody has kept for so long; empty when there is none."""
+        now_s = asyncio.get_running_loop().time()
+        for uid, since_s in self._neglected_since_s.items():
+            if now_s - since_s > for_s and (domain := self._mirror.domain(uid)):
+                return f"{domain['metadata']['namespace']}/{domain['metadata']['name']}"
+        return ""
+
+    def _appeared(self, uid: str) -> None:
+        if self._mirror.domain(uid) is None:
+            self._neglected_since_s.pop(uid, None)
+        elif not self._is_kept(uid):
+            now_s = asyncio.get_running_loop().time()
+            self._neglected_since_s.setdefault(uid, now_s)
+        self.wake(uid)
 
     def wake(self, uid: str) -> None:
         if domain := self._domains.get(uid):
@@ -86,7 +107,12 @@ class Domains:
         async with self._turns.setdefault(uid, asyncio.Lock()):
             if uid not in self._domains:
                 self._domains[uid] = self._made(uid)
-            await self._domains[uid].run()
+            self._neglected_since_s.pop(uid, None)
+            try:
+                await self._domains[uid].run()
+            finally:
+                if self._mirror.domain(uid) is not None:
+                    self._neglected_since_s[uid] = asyncio.get_running_loop().time()
 
     async def release(self, uid: str) -> None:
         """Take the finalizer off a domain that is torn down. Raises `ApiError`."""

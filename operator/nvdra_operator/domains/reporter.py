@@ -36,11 +36,16 @@ class Reporter:
         self._wrote_s = float("-inf")
 
     async def report(
-        self, domain: Body, assessment: Assessment, *, expectations: Expectations
+        self,
+        domain: Body,
+        assessment: Assessment,
+        *,
+        expectations: Expectations,
+        shared: bool = False,
     ) -> float:
         """Write the status where it differs. Returns seconds to wait where it is too soon.
 
-        Raises `ApiError`.
+        `shared`: others write it as well, and must not lose what they wrote. Raises `ApiError`.
         """
         found = domain.get("status") or {}
         old = {**found, "conditions": found.get("conditions") or self._conditions}
@@ -54,7 +59,7 @@ class Reporter:
             return 0.0
         if (wait_s := self._too_soon_s(wanted, found)) > 0:
             return wait_s
-        await self._write(domain, wanted, expectations)
+        await self._write(domain, wanted, expectations, shared=shared)
         await self._tell(domain, assessment, old["conditions"])
         self._conditions = wanted["conditions"]
         return 0.0
@@ -68,9 +73,12 @@ class Reporter:
             return 0.0
         return self._wrote_s + len(wanted["nodes"]) / _NODES_PER_S - _now_s()
 
-    async def _write(self, domain: Body, wanted: Body, expectations: Expectations) -> None:
+    async def _write(
+        self, domain: Body, wanted: Body, expectations: Expectations, *, shared: bool
+    ) -> None:
         meta = domain["metadata"]
-        patch = {"metadata": {"uid": meta["uid"]}, "status": wanted}
+        guard = "resourceVersion" if shared else "uid"
+        patch = {"metadata": {guard: meta[guard]}, "status": wanted}
         try:
             body = await self._api.patch(
                 COMPUTE_DOMAINS,

@@ -58,18 +58,20 @@ def assess(
     *,
     members: Iterable[Member],
     membership: Membership,
-    waiting: tuple[str, ...],
+    waiting: tuple[str, ...] = (),
+    unplaced: str = "",
     trouble: str = "",
 ) -> Assessment:
-    """`waiting` are nodes that joined and have no daemon yet; `trouble` is the last error that
-    kept the controller from its work."""
+    """`waiting` are nodes that joined and have no daemon yet, `unplaced` what the scheduler says
+    of such a daemon; `trouble` is the last error that kept the controller from its work."""
     accepted = _accepted(scene, trouble)
     if settings.host_managed:
         ready = _host_managed(accepted)
         return Assessment(
             status=READY if ready.holds else NOT_READY, nodes=(), findings=(ready, accepted)
         )
-    ready = _ready(scene, accepted, tuple(members), membership, waiting)
+    pending = _pending(waiting, unplaced)
+    ready = _ready(scene, accepted, tuple(members), membership, pending)
     return Assessment(
         status=READY if ready.holds else NOT_READY,
         nodes=membership.entries,
@@ -126,7 +128,7 @@ def _ready(
     accepted: Finding,
     members: tuple[Member, ...],
     membership: Membership,
-    waiting: tuple[str, ...],
+    pending: str,
 ) -> Finding:
     if not accepted.holds:
         return Finding(CONDITION_READY, False, accepted.reason, accepted.message)
@@ -136,8 +138,7 @@ def _ready(
         message = f"no slot left in the clique for {_listed(membership.overflow)}"
         return Finding(CONDITION_READY, False, "CliqueFull", message)
     if len(entries) < expected:
-        why = f" (waiting for daemons on {_listed(waiting)})" if waiting else ""
-        message = f"{len(entries)} of {expected} nodes have joined{why}"
+        message = f"{len(entries)} of {expected} nodes have joined{pending}"
         return Finding(CONDITION_READY, False, "WaitingForNodes", message)
     if lame := [entry["name"] for entry in entries if entry.get("status") != READY]:
         whys = {member.node: member.why for member in members}
@@ -145,8 +146,16 @@ def _ready(
         message = f"{len(lame)} of {len(entries)} nodes are not ready: {_listed(told)}"
         return Finding(CONDITION_READY, False, "NodeNotReady", message[:_MAX_MESSAGE])
     if not entries:
-        return Finding(CONDITION_READY, True, "NoNodesYet", "nodes join as pods land on them")
-    return Finding(CONDITION_READY, True, "NodesReady", f"all {len(entries)} nodes are ready")
+        return Finding(CONDITION_READY, True, "NoNodesYet", f"no node has joined{pending}")
+    message = f"all {len(entries)} nodes are ready{pending}"
+    return Finding(CONDITION_READY, True, "NodesReady", message)
+
+
+def _pending(waiting: tuple[str, ...], unplaced: str) -> str:
+    if not waiting:
+        return ""
+    why = f": {unplaced}" if unplaced else ""
+    return f"; waiting for daemons on {_listed(waiting)}{why}"[:_MAX_MESSAGE]
 
 
 def _connected(membership: Membership, limit: int) -> Finding:

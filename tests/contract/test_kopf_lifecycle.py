@@ -1,0 +1,136 @@
+"""Kopf follows domains over HTTPS: finalizers, nothing of its own in users' objects, prompt ends."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from nvdra_api.names import FINALIZER_COMPUTE_DOMAIN
+from nvdra_kube.access import direct_access
+from nvdra_operator.gate import WriteGate
+from nvdra_operator.resources import COMPUTE_DOMAINS
+from nvdra_sim.cluster.apiserver import ApiServer
+from nvdra_testing.compute_domains import DomainCluster
+
+pytest.importorskip("kopf", reason="the operator's extra is not installed")
+
+from nvdra_operator.kopf_lifecycle import KopfLifecycle
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from nvdra_kube.access import Access
+    from nvdra_operator.controller import Controller
+
+pytestmark = pytest.mark.timeout(120)
+
+
+class Served:
+    """A cluster over HTTPS; `running` gives a controller that Kopf drives."""
+
+    def __init__(self, it: DomainCluster, server: ApiServer) -> None:
+        self.it = it
+        self._server = server
+
+    @asynccontextmanager
+    async def running(
+        self, *, gate: WriteGate | None = None, **options: Any
+    ) -> AsyncIterator[Controller]:
+        gate = gate or WriteGate.always_open()
+
+        async def access() -> Access:
+            return direct_access(
+                self._server.url, ca_pem=self._server.ca_pem, token=self._server.token
+            )
+
+        async with self.it.running(
+            gate=gate,
+            lifecycle=lambda _, domains: KopfLifecycle(domains, access=access, gate=gate),
+            **options,
+        ) as controller:
+            yield controller
+
+
+@asynccontextmanager
+async def served() -> AsyncIterator[Served]:
+    it = DomainCluster()
+    await it.install()
+    async with ApiServer(it.store) as server:
+        yield Served(it, server)
+
+
+async def test_a_domain_is_made_and_goes_again() -> None:
+    async with served() as cluster, cluster.running():
+        it = cluster.it
+        await it.domain()
+        await it.condition(reason="NoNodesYet")
+        assert (await it.look())["metadata"]["finalizers"] == [FINALIZER_COMPUTE_DOMAIN]
+        await it.delete()
+        await it.gone(COMPUTE_DOMAINS, "job", namespace="default")
+
+
+async def test_users_objects_get_no_annotations() -> None:
+    async with served() as cluster, cluster.running():
+        it = cluster.it
+        await it.domain()
+        await it.condition(reason="NoNodesYet")
+        await it.api.patch(
+            COMPUTE_DOMAINS, "job", {"metadata": {"labels": {"a": "b"}}}, namespace="default"
+        )
+        await it.quiet()
+        assert "annotations" not in (await it.look())["metadata"]
+
+
+async def test_a_domain_that_was_deleted_while_nobody_was_there_is_torn_down_first() -> None:
+    async with served() as cluster:
+        it = cluster.it
+        async with cluster.running():
+            uid = (await it.domain())["metadata"]["uid"]
+            await it.condition(reason="NoNodesYet")
+            await it.join("node-1", uid)
+        await it.delete()
+        async with cluster.running():
+            await it.gone(COMPUTE_DOMAINS, "job", namespace="default")
+        assert not (await it.node("node-1"))["metadata"].get("labels")
+
+
+async def test_a_domain_stays_until_its_daemons_are_gone() -> None:
+    async with served() as cluster, cluster.running(patience_s=60):
+        it = cluster.it
+        uid = (await it.domain())["metadata"]["uid"]
+        await it.condition(reason="NoNodesYet")
+        await it.join("node-1", uid)
+        pod = await it.daemon("node-1", uid, ip="10.0.0.1", ready=True)
+        await it.condition(reason="NodesReady")
+        await it.delete()
+        await asyncio.sleep(2)
+        meta = (await it.look())["metadata"]
+        assert meta["finalizers"] == [FINALIZER_COMPUTE_DOMAIN]
+        assert "annotations" not in meta
+        await it.remove(pod)
+        await it.gone(COMPUTE_DOMAINS, "job", namespace="default")
+
+
+async def test_kopf_writes_nothing_when_the_gate_is_shut() -> None:
+    async with served() as cluster:
+        it = cluster.it
+        await it.domain()
+        async with cluster.running(gate=WriteGate(lambda: 0.0)):
+            await asyncio.sleep(2)
+            assert not (await it.look())["metadata"].get("finalizers")
+
+
+async def test_the_end_of_a_term_ends_kopf_promptly() -> None:
+    async with served() as cluster:
+        it = cluster.it
+        async with cluster.running():
+            await it.domain()
+            await it.condition(reason="NoNodesYet")
+            leaving_s = asyncio.get_running_loop().time()
+        assert asyncio.get_running_loop().time() - leaving_s < 3.0
+        async with cluster.running():
+            await it.domain("next", template="next")
+            await it.condition(reason="NoNodesYet", name="next")
