@@ -14,17 +14,20 @@ import kopf
 class Forgetful(kopf.ProgressStorage):
     """No progress of handlers."""
 
-    async def fetch(self, *, key: Any, body: Any) -> None:
+    def fetch(self, *, key: Any, body: Any) -> None:
         return None
 
-    async def store(self, *, key: Any, record: Any, body: Any, patch: Any) -> None:
+    def store(self, *, key: Any, record: Any, body: Any, patch: Any) -> None:
         return None
 
-    async def purge(self, *, key: Any, body: Any, patch: Any) -> None:
+    def purge(self, *, key: Any, body: Any, patch: Any) -> None:
         return None
 
     def touch(self, *, body: Any, patch: Any, value: Any) -> None:
         return None
+
+    def clear(self, *, essence: Any) -> Any:
+        return essence
 
 
 class NoDiffBase(kopf.DiffBaseStorage):

@@ -1,4 +1,4 @@
-"""Kopf follows domains over HTTPS: finalizers, nothing of its own in users' objects, prompt ends."""
+"""Kopf follows domains over HTTPS: finalizers, no annotations for users, prompt ends."""
 
 from __future__ import annotations
 
