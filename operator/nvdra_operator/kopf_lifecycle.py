@@ -31,6 +31,8 @@ _T = TypeVar("_T")
 
 _RESTART_S: Final = 2.0
 _RETRY_S: Final = 1.0
+_FINALIZER_S: Final = 5.0
+_GOODBYE_S: Final = 0.05
 _READING: Final = ("GET", "HEAD", "OPTIONS")
 _KEEP_ID: Final = "keep"
 _TEAR_DOWN_ID: Final = "tear-down"
@@ -46,7 +48,8 @@ class KopfLifecycle:
         self._access = access
         self._gate = gate
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._keeping: set[asyncio.Task[None]] = set()
+        self._keeping: set[asyncio.Task[Any]] = set()
+        domains.await_finalizers(for_s=_FINALIZER_S)
 
     async def run(self) -> None:
         """Until cancelled. Kopf ends on errors that it does not know, and is started anew."""
@@ -83,24 +86,30 @@ class KopfLifecycle:
 
     async def _operate(self, stop: threading.Event) -> None:
         """In Kopf's thread."""
-        await kopf.operator(
-            registry=self._registry(),
-            settings=_settings(),
-            clusterwide=True,
-            standalone=True,
-            stop_flag=stop,
-        )
+        sessions: list[aiohttp.ClientSession] = []
+        try:
+            await kopf.operator(
+                registry=self._registry(sessions),
+                settings=_settings(),
+                clusterwide=True,
+                standalone=True,
+                stop_flag=stop,
+            )
+        finally:
+            for session in sessions:
+                await session.close()
+            # Closed connections go with a later turn of the loop, which is about to end.
+            await asyncio.sleep(_GOODBYE_S)
 
-    def _registry(self) -> kopf.OperatorRegistry:
+    def _registry(self, sessions: list[aiohttp.ClientSession]) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()
         where = (API_GROUP, API_VERSION_NAME, COMPUTE_DOMAINS.plural)
 
         @kopf.on.login(registry=registry)
         async def login(**_: Any) -> Any:
             access = await self._access()
-            return kopf.AiohttpSession(
-                server=access.url, aiohttp_session=_session(access, self._gate)
-            )
+            sessions.append(_session(access, self._gate))
+            return kopf.AiohttpSession(server=access.url, aiohttp_session=sessions[-1])
 
         @kopf.daemon(*where, registry=registry, id=_KEEP_ID)
         async def keep(uid: str, stopped: Any, **_: Any) -> None:

@@ -72,6 +72,22 @@ async def test_a_domain_is_made_and_goes_again() -> None:
         await it.gone(COMPUTE_DOMAINS, "job", namespace="default")
 
 
+async def test_a_domain_takes_five_writes_and_four_to_go() -> None:
+    async with served() as cluster, cluster.running():
+        it = cluster.it
+        before = it.store.revision
+        await it.domain()
+        await it.condition(reason="NoNodesYet")
+        await it.quiet()
+        # The user's own write, the finalizer by Kopf, three objects, the status.
+        assert it.store.revision - before == 6
+        assert len(it.writes) == 4
+        it.recorded.writes.clear()
+        await it.delete()
+        await it.gone(COMPUTE_DOMAINS, "job", namespace="default")
+        assert len(it.writes) == 3
+
+
 async def test_users_objects_get_no_annotations() -> None:
     async with served() as cluster, cluster.running():
         it = cluster.it

@@ -61,8 +61,13 @@ class Domain:
         settings: DriverSettings,
         formed: Callable[[float], None],
         patience_s: float = TEARDOWN_PATIENCE_S,
+        finalizer_grace_s: float = 0.0,
     ) -> None:
-        """`formed` is told how long the domain took from its first node until it was ready."""
+        """`formed` is told how long the domain took from its first node until it was ready.
+
+        `finalizer_grace_s` is how long to wait for somebody else to put the finalizer on, so that
+        it is not written twice.
+        """
         self.uid = uid
         self._api = api
         self._mirror = mirror
@@ -71,6 +76,7 @@ class Domain:
         self._settings = settings
         self._formed = formed
         self._patience_s = patience_s
+        self._finalizer_grace_s = finalizer_grace_s
         self._reporter = Reporter(api, recorder)
         self._expectations = Expectations()
         self._backoff = Backoff(first_s=0.05, limit_s=30.0)
@@ -139,6 +145,9 @@ class Domain:
         self._was_seen = True
         if is_dying(domain):
             return await self._tear_down()
+        grace_s = self._since_s + self._finalizer_grace_s - _now_s()
+        if grace_s > 0 and not has_finalizer(domain):
+            return grace_s
         return await self._keep()
 
     async def _without_domain(self) -> float | None:

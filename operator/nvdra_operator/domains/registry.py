@@ -43,6 +43,7 @@ class Domains:
         self._settings = settings
         self._formed = formed
         self._patience_s = patience_s
+        self._finalizer_grace_s = 0.0
         self._domains: dict[str, Domain] = {}
         self._turns: dict[str, asyncio.Lock] = {}
         self._neglected_since_s: dict[str, float] = {}
@@ -77,6 +78,10 @@ class Domains:
             now_s = asyncio.get_running_loop().time()
             self._neglected_since_s.setdefault(uid, now_s)
         self.wake(uid)
+
+    def await_finalizers(self, *, for_s: float) -> None:
+        """Somebody else puts finalizers on: only do it where they are missing after so long."""
+        self._finalizer_grace_s = for_s
 
     def wake(self, uid: str) -> None:
         if domain := self._domains.get(uid):
@@ -136,4 +141,5 @@ class Domains:
             settings=self._settings,
             formed=self._formed,
             patience_s=self._patience_s,
+            finalizer_grace_s=self._finalizer_grace_s,
         )
