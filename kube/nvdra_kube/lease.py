@@ -206,9 +206,11 @@ class Elector:
         """One attempt to get or to keep the lease; False where it failed, for whatever reason."""
         try:
             return await self._renew_as_remembered() or await self._get_and_take()
+        except Conflict as error:
+            _log.info("lease written by another", lease=self._lease, cause=str(error))
         except ApiError as error:
             _log.warning("lease not reached", lease=self._lease, cause=str(error))
-            return False
+        return False
 
     async def _renew_as_remembered(self) -> bool:
         """A leader need not read what it wrote itself."""

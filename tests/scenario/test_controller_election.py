@@ -159,7 +159,11 @@ async def test_a_replica_that_stands_by_is_healthy_and_ready_and_counts_nothing(
         assert other.program._metrics.domains is None
         counts = leader.program._metrics.domains
         assert counts is not None
-        assert counts.counts() == {"Ready": 1, "NotReady": 0}
+
+        async def counted() -> bool:
+            return counts.counts() == {"Ready": 1, "NotReady": 0}
+
+        await it.until(counted)
 
 
 async def test_no_write_begins_after_the_deadline() -> None:

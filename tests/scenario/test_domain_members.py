@@ -10,12 +10,13 @@ from nvdra_api.gates import FeatureGates
 from nvdra_api.names import (
     ANNOTATION_PROTOCOL,
     ANNOTATION_RESERVATIONS,
+    FINALIZER_COMPUTE_DOMAIN,
     LABEL_CLIQUE_ID,
     LABEL_COMPUTE_DOMAIN,
     NAMESPACE,
 )
-from nvdra_kube.resources import NODES, PODS
-from nvdra_operator.domains.objects import daemon_set
+from nvdra_kube.resources import NODES, PODS, RESOURCE_CLAIM_TEMPLATES
+from nvdra_operator.domains.objects import daemon_set, daemon_template, workload_template
 from nvdra_operator.resources import CLIQUES, COMPUTE_DOMAINS, DAEMON_SETS
 from nvdra_testing.compute_domains import CLIQUE, DomainCluster, a_cluster, some_settings
 
@@ -349,3 +350,29 @@ async def test_daemons_of_the_earlier_driver_keep_writing_their_entries() -> Non
             assert (node["name"], node["index"]) == ("node-1", 5)
             found = (await it.daemon_set(uid))["spec"]["template"]["spec"]["containers"][0]
             assert found["image"] == "earlier:1"
+            node_1 = await it.node("node-1")
+            node_1["status"] = {"conditions": [{"type": "Ready", "status": "Unknown"}]}
+            await it.api.update(NODES, node_1, subresource="status")
+            await it.condition(reason="NodeNotReady")
+            assert await it.cliques() == [clique]
+
+
+async def test_a_domain_of_the_earlier_driver_goes_with_all_its_finalizers() -> None:
+    async with a_cluster() as it:
+        made = await it.domain()
+        settings = some_settings()
+        held = {"finalizers": [FINALIZER_COMPUTE_DOMAIN]}
+        await it.api.patch(COMPUTE_DOMAINS, "job", {"metadata": held}, namespace="default")
+        for resource, body in (
+            (DAEMON_SETS, daemon_set(made, settings)),
+            (RESOURCE_CLAIM_TEMPLATES, daemon_template(made, settings)),
+            (RESOURCE_CLAIM_TEMPLATES, workload_template(made, settings)),
+        ):
+            body["metadata"].update(held)
+            body["metadata"].pop("annotations", None)
+            await it.api.create(resource, body, namespace=body["metadata"]["namespace"])
+        await it.delete()
+        async with it.running():
+            await it.gone(COMPUTE_DOMAINS, "job", namespace="default")
+        assert await it.everything(DAEMON_SETS) == []
+        assert await it.everything(RESOURCE_CLAIM_TEMPLATES) == []

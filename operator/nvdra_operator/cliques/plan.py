@@ -124,14 +124,23 @@ def observed_members(scene: Scene, members: Iterable[Member]) -> Membership:
     for member in members:
         if member.clique == "" and member.ip:
             entries[member.node] = _outside(member)
+    here = {member.node: member for member in members}
     for clique in scene.cliques:
         for daemon in clique.get("daemons") or ():
-            entries[daemon["nodeName"]] = _as_node(daemon)
+            name = daemon["nodeName"]
+            entries[name] = _as_node(_confirmed(daemon, here.get(name)))
     return Membership(
         entries=tuple(entries[name] for name in sorted(entries)),
         without_fabric=tuple(member.node for member in members if member.clique == ""),
         cliques=tuple(sorted({str(one["cliqueID"]) for one in entries.values()} - {""})),
     )
+
+
+def _confirmed(daemon: Body, member: Member | None) -> Body:
+    """A daemon says itself that it is ready; one whose node died cannot take that back."""
+    if member is not None and member.ready:
+        return daemon
+    return {**daemon, "status": NOT_READY}
 
 
 def _known_slots(scene: Scene, settings: DriverSettings) -> dict[str, dict[str, Slot]]:
