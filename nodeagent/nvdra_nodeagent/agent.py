@@ -33,6 +33,7 @@ from nvdra_nodeagent.publication import Publication
 from nvdra_nodeagent.reporting.desk import ReportDesk
 from nvdra_nodeagent.role import Role
 from nvdra_nodeagent.steps.time_slice import TimeSliceSetting, TimeSliceStep
+from nvdra_nodeagent.suspicion import Suspicion
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from nvdra_api.gates import FeatureGates
     from nvdra_kube.api import KubeApi
     from nvdra_nodeagent.hardware.ports import Machine
+    from nvdra_nodeagent.inventory.model import Inventory
     from nvdra_nodeagent.program.metrics import AgentMetrics
     from nvdra_nodeagent.program.options import Options
 
@@ -77,10 +79,21 @@ class GpuAgent:
         self._gates = gates
         self._metrics = metrics
         state_dir = _make_directories(options)
-        self.publication = Publication(api, node=options.node_name, gates=gates, metrics=metrics)
+        self.publication = Publication(
+            api,
+            node=options.node_name,
+            gates=gates,
+            metrics=metrics,
+            held=lambda: self.claims.held_devices(),
+        )
         self.publisher = self.publication.publisher
-        self.keeper = InventoryKeeper(machine, on_change=self.publication.publish)
-        cdi = ClaimFiles(CdiBuilder(machine), CdiStore(options.cdi_root))
+        self.keeper = InventoryKeeper(
+            machine, on_change=self._take_inventory, interval_s=options.rescan_interval
+        )
+        metrics.watch_inventory(lambda: self.keeper.age_s)
+        # Not from NVML: a call to the driver that hangs must not hold up the claims.
+        builder = CdiBuilder(machine, driver_version=lambda: self.keeper.current.driver_version)
+        cdi = ClaimFiles(builder, CdiStore(options.cdi_root))
         self.reports = ReportDesk(
             api,
             driver=GPU_DRIVER,
@@ -107,7 +120,9 @@ class GpuAgent:
             cdi=cdi,
             settings={TimeSliceStep: TimeSliceSetting(machine.nvml, machine.nvidia_smi)},
             state_dir=state_dir,
-            observer=Observers(metrics, self.reports.reporter),
+            observer=Observers(
+                metrics, self.reports.reporter, self.publication, Suspicion(self.keeper.suspect)
+            ),
             limits=Limits(
                 retry_budget_s=retry_budget_s, sweep_dry_run=options.sweep_dry_run
             ),
@@ -150,6 +165,7 @@ class GpuAgent:
                 patience_s=SWEEP_PATIENCE_S,
             ),
             Duty("reporter", self.reports.run, last_turn_s=self.reports.last_turn_s),
+            Duty("verifier", self.claims.keep_verified, in_role=True),
             Duty(
                 "undertaker",
                 self.claims.keep_finished,
@@ -187,6 +203,10 @@ class GpuAgent:
             await asyncio.wait([in_role])
             if not self._beside_others:
                 self.claims.hurry()
+
+    def _take_inventory(self, inventory: Inventory) -> None:
+        self.publication.publish(inventory)
+        self.claims.hardware_changed()
 
     async def _do(self, *, in_role: bool) -> None:
         await do_all(duty for duty in self.duties if duty.in_role is in_role)

@@ -101,7 +101,8 @@ class Executor:
         if tombstone:
             self._lay_to_rest(tombstone)
         if record and self._is_current(record, claim):
-            return self._repeat(record)
+            self._mend(record)
+            return record.prepared()
         plan = self._plan(claim, inventory)
         if record:
             log.info("earlier preparation replaced", claim=uid, boot_id=record.boot_id)
@@ -157,6 +158,20 @@ class Executor:
         self._effects.drop_strays(uid)
         return ClaimRef("", "", uid) if touched else None
 
+    def verify(self, uid: str, *, locked: frozenset[str]) -> bool:
+        """Look whether the claim's steps hold, and apply again those that do not; whether all did.
+
+        :raises AgentError: a step cannot be looked at or applied now.
+        :raises MoreGpus: nothing was done.
+        """
+        self._ledger.refresh()
+        record = self._ledger.record(uid)
+        if record is None:
+            return True
+        if not record.gpu_uuids() <= locked:
+            raise MoreGpus(record.gpu_uuids())
+        return not self._mend(record)
+
     def _gpus_left(
         self, uid: str, record: Record | None, tombstone: Tombstone | None
     ) -> frozenset[str]:
@@ -168,14 +183,17 @@ class Executor:
         """Effects from before a reboot are unverified: they are made anew."""
         return record.boot_id == self._boot_id and record.allocation == claim.fingerprint
 
-    def _repeat(self, record: Record) -> tuple[PreparedDevice, ...]:
+    def _mend(self, record: Record) -> int:
+        """Apply again what does not hold any more; how many steps that were."""
+        mended = 0
         for index, entry in enumerate(record.steps):
             if not self._handlers.handler(entry.step).holds(entry.step, entry.result):
                 log.warning(
                     "step applied again", claim=record.claim.uid, step=type(entry.step).__name__
                 )
                 record = self._apply(record, index)
-        return record.prepared()
+                mended += 1
+        return mended
 
     def _plan(self, claim: AllocatedClaim, inventory: Inventory) -> Plan:
         records = self._ledger.records()

@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from nvdra_nodeagent.claims.model import ClaimRef
     from nvdra_nodeagent.claims.observer import ClaimObserver, Operation, StateKind
     from nvdra_nodeagent.claims.reconcile import ReconcileReport
+    from nvdra_nodeagent.claims.record import HeldDevice
     from nvdra_nodeagent.claims.sweeper import SweepReport
+    from nvdra_nodeagent.claims.verifier import VerifyReport
     from nvdra_nodeagent.steps.cdi import CdiFiles
     from nvdra_nodeagent.steps.registry import SharedStep
     from nvdra_nodeagent.steps.shared import GpuSetting
@@ -150,6 +152,22 @@ class NodeClaims(ClaimService):
     async def keep_swept(self, *, interval_s: float = 600.0, jitter_s: float = 60.0) -> None:
         """Reconcile and sweep at start and from then on; eternal, cancelled by its owner."""
         await self._keepers.keep_swept(interval_s=interval_s, jitter_s=jitter_s)
+
+    async def verify(self) -> VerifyReport:
+        """Look at every claim's steps and mend what does not hold. Never raises for a claim."""
+        return await self._keepers.verifier.verify_all()
+
+    async def keep_verified(self) -> None:
+        """Verify at start and whenever the driver has changed; eternal, cancelled by its owner."""
+        await self._keepers.verifier.run()
+
+    def hardware_changed(self) -> None:
+        """The inventory is another one: effects on the hardware may be gone. In the loop only."""
+        self._keepers.verifier.wake()
+
+    def held_devices(self) -> tuple[HeldDevice, ...]:
+        """The devices of all claims that are prepared."""
+        return tuple(held for r in self._books.ledger.records() for held in r.devices)
 
     def last_sweep_s(self) -> float:
         """When a sweep last began, on the loop's clock; 0 before the first one."""

@@ -1,4 +1,4 @@
-"""What has to be done about claims without the kubelet asking: sweep, rebuild, finish."""
+"""What has to be done about claims without the kubelet asking: sweep, rebuild, finish, verify."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from nvdra_nodeagent.claims.model import ClaimRef
 from nvdra_nodeagent.claims.reconcile import Reconciler
 from nvdra_nodeagent.claims.sweeper import Sweeper
 from nvdra_nodeagent.claims.undertaker import Undertaker
+from nvdra_nodeagent.claims.verifier import Verifier
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     from nvdra_nodeagent.claims.books import Books, NodeFacts
     from nvdra_nodeagent.claims.observer import ClaimObserver
     from nvdra_nodeagent.claims.reader import ClaimReader
+    from nvdra_nodeagent.claims.record import Record
     from nvdra_nodeagent.claims.workplace import Workplace
+    from nvdra_nodeagent.inventory.model import Inventory
     from nvdra_nodeagent.steps.cdi import CdiFiles
 
 
@@ -74,6 +77,13 @@ class Keepers:
             observer=observer,
         )
 
+        self.verifier = Verifier(
+            books.ledger,
+            basis=partial(_basis, node.inventory, cdi),
+            verify=self._verify,
+            run=place.in_thread,
+        )
+
     async def keep_swept(self, *, interval_s: float, jitter_s: float) -> None:
         """Reconcile and sweep; eternal."""
         async with asyncio.TaskGroup() as tasks:
@@ -94,3 +104,24 @@ class Keepers:
                 deadline=deadline,
             ),
         )
+
+    async def _verify(self, record: Record) -> bool:
+        verify = partial(self._executor.verify, record.claim.uid)
+        held = await self._place.in_line(
+            "verify",
+            record.claim,
+            lambda deadline: self._place.locked(
+                "prepare",
+                record.claim.uid,
+                lambda locked: verify(locked=locked),
+                gpus=record.gpu_uuids(),
+                deadline=deadline,
+            ),
+        )
+        return held is not False
+
+
+def _basis(inventory: Callable[[], Inventory], cdi: CdiFiles) -> str:
+    """What effects rest on: the load of the driver and its files."""
+    load = inventory().driver_load
+    return f"{load} {cdi.basis()}" if load else ""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nvdra_nodeagent.claims.observer import Operation
 
 T = TypeVar("T")
-Upkeep: TypeAlias = Literal["reconcile", "finish"]
+Upkeep: TypeAlias = Literal["reconcile", "finish", "verify"]
 """Work on a claim that nobody asked for. Whoever asks for something waits for it."""
 _UPKEEP: Final = get_args(Upkeep)
 

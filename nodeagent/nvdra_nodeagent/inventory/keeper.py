@@ -77,8 +77,8 @@ class InventoryKeeper:
 
     @property
     def age_s(self) -> float:
-        """Since the last look ended, or since the start while none has: it grows and grows while the
-        driver does not answer."""
+        """Since the last look ended, or since the start while none has: it goes on growing while a
+        call to the driver hangs."""
         return self._loop.time() - self._looked_s if self._loop else 0.0
 
     def suspect(self, reason: str) -> None:

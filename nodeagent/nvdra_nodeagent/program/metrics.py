@@ -141,6 +141,10 @@ class AgentMetrics(SilentObserver):
         for kind, gauge in self._prepared_by_type.items():
             gauge.set(counts.get(kind, 0))
 
+    def watch_inventory(self, age_s: Callable[[], float]) -> None:
+        """Ask it at each scrape from now on."""
+        self._inventory_age.labels(self._driver).set_function(age_s)
+
     def watch_fences(self, count: Callable[[], int]) -> None:
         """Ask it at each scrape from now on."""
         self._fences.labels(self._driver).set_function(count)
@@ -281,6 +285,12 @@ class AgentMetrics(SilentObserver):
             ("verb", "resource", "code"),
             registry=registry,
         )
+        self._inventory_age = Gauge(
+            "nvidia_dra_inventory_age_seconds",
+            "Time since the hardware was last read.",
+            ("driver",),
+            registry=registry,
+        )
         self._defects = Gauge(
             "nvidia_dra_inventory_defects",
             "Devices or attributes that could not be read.",
@@ -306,7 +316,7 @@ class AgentMetrics(SilentObserver):
             self._quarantined.labels(self._driver, kind)
         for kind in REPORTS:
             self._report_failures.labels(self._driver, kind)
-        for gauge in (self._fences, self._tombstones):
+        for gauge in (self._fences, self._tombstones, self._inventory_age):
             gauge.labels(self._driver)
         for kind in get_args(SweptKind):
             self._swept.labels(self._driver, kind)

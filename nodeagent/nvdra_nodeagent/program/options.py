@@ -59,6 +59,13 @@ def _pod_uid(text: str) -> str:
     return text
 
 
+def _interval(text: str) -> float:
+    value = float(text)
+    if not 1 <= value <= 86400:
+        raise argparse.ArgumentTypeError(f"{text} s is not between 1 and 86400")
+    return value
+
+
 def _log_format(text: str) -> str:
     if text not in ("text", "json"):
         raise argparse.ArgumentTypeError(f"{text!r} is neither 'text' nor 'json'")
@@ -121,6 +128,12 @@ FLAGS = (
         _truth,
     ),
     Flag("pod-uid", "UID of the pod; required with --rolling-update.", parse=_pod_uid),
+    Flag(
+        "rescan-interval",
+        "Seconds between two looks at the hardware when nothing hints at a change; 1 at least.",
+        "30",
+        _interval,
+    ),
     Flag(
         "healthcheck-port",
         "TCP port of the gRPC liveness service; 0 picks one, negative switches it off.",
@@ -212,6 +225,7 @@ class Options:
     kubelet_plugins_directory_path: Path
     rolling_update: bool
     pod_uid: str
+    rescan_interval: float
     healthcheck_port: int
     http_endpoint: str
     metrics_path: str

@@ -70,12 +70,8 @@ class SimulatedDriver:
         installation looks that is not finished."""
         files = self._files(version)
         if only:
-            kept = {
-                path: text
-                for path, text in files.files.items()
-                if path.rpartition("/")[2].startswith(tuple(only))
-            }
-            files = tree.Tree(kept, {}, files.programs & set(kept))
+            kept = _beginning(files.files, only)
+            files = tree.Tree(kept, _beginning(files.links, only), files.programs & set(kept))
         files.lay_out(self._directory)
         self._note_files(version)
 
@@ -117,3 +113,11 @@ def _unloaded(state: MachineState) -> MachineState:
 def _with_files(state: MachineState, version: str) -> MachineState:
     driver = msgspec.structs.replace(state.driver, files=version)
     return msgspec.structs.replace(state, driver=driver)
+
+
+def _beginning(entries: dict[str, str], names: Collection[str]) -> dict[str, str]:
+    return {
+        path: text
+        for path, text in entries.items()
+        if path.rpartition("/")[2].startswith(tuple(names))
+    }
