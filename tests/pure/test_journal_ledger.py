@@ -151,6 +151,17 @@ def test_a_new_record_settles_the_fence(journal: Journal, tmp_path: Path) -> Non
     assert a_ledger(tmp_path).record(UID) == ONE
 
 
+def test_a_fence_is_settled_by_whoever_sees_the_new_record_first(
+    journal: Journal, tmp_path: Path
+) -> None:
+    (tmp_path / "claims" / f"{UID}.json").write_bytes(b"{}")
+    ledger = a_ledger(tmp_path)
+    journal.write(ONE)  # by a thread that has not told the ledger yet, or by another agent
+    ledger.refresh()
+    assert ledger.fences() == ()
+    assert not journal.is_quarantined(UID)
+
+
 def test_a_good_record_outranks_a_quarantined_one(journal: Journal, tmp_path: Path) -> None:
     journal.set_aside(UID, "damaged")
     journal.write(ONE)  # and died before settling

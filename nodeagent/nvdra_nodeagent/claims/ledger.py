@@ -140,7 +140,8 @@ class Ledger:
         self._stamps[uid] = stamp
         if record is not None:  # else it vanished since it was listed; the next refresh sees that
             self._records[uid] = record
-            self._fences.pop(uid, None)
+            if self._fences.pop(uid, None):  # its writer, in another thread, will not see it now
+                self._settle(uid)
 
     def _fence(self, fence: Fence, *, last_known: Record | None) -> None:
         """Only this record is out of use; a newer one stays where its writer will look for it."""
