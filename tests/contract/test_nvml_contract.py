@@ -42,6 +42,7 @@ CALLS: dict[str, Callable[[NvmlDevice], object]] = {
     "mig_devices": lambda gpu: gpu.mig_devices(),
     "compute_mode": lambda gpu: gpu.compute_mode(),
     "set_compute_mode": lambda gpu: gpu.set_compute_mode(0),
+    "fabric_info": lambda gpu: gpu.fabric_info(),
     "gi_profile": lambda gpu: gpu.gi_profile(0),
     "gpu_instance": lambda gpu: gpu.gpu_instance(gpu.mig_devices()[0].gi_id),
     "compute_instance": lambda gpu: gpu.compute_instance(

@@ -60,12 +60,13 @@ class HostDeviceNodes:
         )
 
     def mig_caps(self, gpu_minor: int, gi_id: int, ci_id: int) -> tuple[DeviceNode, ...]:
-        major = self._caps_major()
+        major = self.caps_major()
         instance = self._capabilities / f"gpu{gpu_minor}" / "mig" / f"gi{gi_id}"
         files = (instance / "access", instance / f"ci{ci_id}" / "access")
-        return tuple(self._cap(file, major=major) for file in files)
+        return tuple(self.cap(file, major=major) for file in files)
 
-    def _cap(self, file: Path, *, major: int) -> DeviceNode:
+    def cap(self, file: Path, *, major: int) -> DeviceNode:
+        """The node that a file below `/proc/driver/nvidia/capabilities` describes."""
         fields = dict(_FIELD.findall(_read(file)))
         try:
             minor, mode = int(fields["DeviceFileMinor"]), int(fields["DeviceFileMode"])
@@ -77,14 +78,9 @@ class HostDeviceNodes:
         host_path = _below(host_root, path)
         return DeviceNode(path, host_path, major=major, minor=minor, mode=mode, gid=0)
 
-    def _caps_major(self) -> int:
-        major = character_major(_read(self._proc_devices), _CAPS_DRIVER)
-        if major is None:
-            raise HardwareError(
-                f"{self._proc_devices} lists no character device {_CAPS_DRIVER}; "
-                "load the nvidia kernel module or correct ALT_PROC_DEVICES_PATH"
-            )
-        return major
+    def caps_major(self) -> int:
+        """Major number of all capability nodes."""
+        return listed_major(self._proc_devices, _CAPS_DRIVER)
 
     def _roots(self) -> tuple[Path, Path]:
         """Where the devices are now, for us and for the host."""
@@ -104,6 +100,17 @@ def character_major(proc_devices: str, driver: str) -> int | None:
         if in_section and name.strip() == driver and number.isdecimal():
             return int(number)
     return None
+
+
+def listed_major(proc_devices: Path, driver: str) -> int:
+    """The major number of `driver` in that file. Raises `HardwareError` where it has none."""
+    major = character_major(_read(proc_devices), driver)
+    if major is None:
+        raise HardwareError(
+            f"{proc_devices} lists no character device {driver}; "
+            "load the nvidia kernel module or correct ALT_PROC_DEVICES_PATH"
+        )
+    return major
 
 
 def _below(root: Path, path: str) -> str:

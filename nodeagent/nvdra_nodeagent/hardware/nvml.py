@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import uuid
 from typing import TYPE_CHECKING, Any, Final
 
 import pynvml
@@ -16,6 +17,7 @@ from nvdra_nodeagent.hardware.errors import NotFound, NotSupported, NvmlError
 from nvdra_nodeagent.hardware.nvml_session import LoadedLibrary, Session, ask, ended, load
 from nvdra_nodeagent.hardware.ports import (
     CiInstance,
+    FabricInfo,
     GiInstance,
     GiProfile,
     MigHandle,
@@ -34,6 +36,11 @@ LIBRARY: Final = "libnvidia-ml.so.1"
 # Init succeeds while no GPU is bound to the NVIDIA driver (all may be on vfio-pci).
 _INIT_FLAG_NO_GPUS: Final = 1
 _PATIENCE_S: Final = 5.0
+# Drivers before R550 know only the first form of the question.
+_UNKNOWN_VERSION: Final = (
+    pynvml.NVML_ERROR_FUNCTION_NOT_FOUND,
+    pynvml.NVML_ERROR_ARGUMENT_VERSION_MISMATCH,
+)
 
 
 class LibraryNvml:
@@ -184,6 +191,28 @@ class LibraryNvmlDevice:
 
     def set_compute_mode(self, mode: int) -> None:
         self._session.ask("nvmlDeviceSetComputeMode", self._handle, mode)
+
+    def fabric_info(self) -> FabricInfo:
+        found = self._fabric()
+        return FabricInfo(
+            cluster_uuid=str(uuid.UUID(bytes=bytes(found.clusterUuid))),
+            clique=int(found.cliqueId),
+            state=int(found.state) & 0xFF,  # one byte, of which the binding reads four
+            status=int(found.status),
+        )
+
+    def _fabric(self) -> Any:
+        newer = pynvml.c_nvmlGpuFabricInfo_v2_t()
+        try:
+            self._session.ask("nvmlDeviceGetGpuFabricInfoV", self._handle, newer)
+        except NotSupported as error:
+            if error.code not in _UNKNOWN_VERSION:
+                raise
+        else:
+            return newer
+        older = pynvml.c_nvmlGpuFabricInfo_t()
+        self._session.ask("nvmlDeviceGetGpuFabricInfo", self._handle, older)
+        return older
 
     def gi_profile(self, index: int) -> GiProfile:
         call = "nvmlDeviceGetGpuInstanceProfileInfo"

@@ -8,9 +8,11 @@ the same contract tests. Every method may raise `HardwareError`; NVML methods ra
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 
@@ -78,6 +80,29 @@ class MigHandle:
     ci_id: int
 
 
+class FabricState(IntEnum):
+    """`nvmlGpuFabricState_t`: how far the GPU's registration with the NVLink fabric has come."""
+
+    NOT_SUPPORTED = 0
+    NOT_STARTED = 1
+    IN_PROGRESS = 2
+    COMPLETED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class FabricInfo:
+    """`nvmlGpuFabricInfo_v2_t`. `cluster_uuid` as text, all zeros for fabrics of one machine.
+
+    `state` may be a number that is no `FabricState` yet; `status` is an `nvmlReturn_t` and counts
+    once the state is `COMPLETED`.
+    """
+
+    cluster_uuid: str
+    clique: int
+    state: int
+    status: int
+
+
 class NvmlDevice(Protocol):
     """One physical GPU, as long as the session lasts that it comes from."""
 
@@ -120,6 +145,10 @@ class NvmlDevice(Protocol):
 
     def set_compute_mode(self, mode: int) -> None:
         """Lost when the driver is unloaded. Needs root."""
+        ...
+
+    def fabric_info(self) -> FabricInfo:
+        """`nvmlDeviceGetGpuFabricInfoV`; raises `NotSupported` on GPUs without NVLink fabric."""
         ...
 
     def gpu_instance(self, gi_id: int) -> GiInstance: ...
@@ -193,6 +222,24 @@ class DeviceNodes(Protocol):
 
         From `/proc/driver/nvidia/capabilities` and the `nvidia-caps` major in `/proc/devices`.
         """
+        ...
+
+
+class ImexNodes(Protocol):
+    """The device nodes of IMEX: memory channels of workloads, and the capability of its daemon.
+
+    None of them needs to be there: container runtimes make them from their numbers.
+    """
+
+    def channels(self, numbers: Sequence[int]) -> tuple[DeviceNode, ...]:
+        """Channels by number; the major is that of `nvidia-caps-imex-channels`.
+
+        Raises `HardwareError` where the driver has no IMEX channels.
+        """
+        ...
+
+    def management(self) -> DeviceNode:
+        """The capability `fabric-imex-mgmt`. Raises `HardwareError` where there is none."""
         ...
 
 
@@ -281,6 +328,7 @@ class Machine:
     nvml: Nvml
     pci: Pci
     device_nodes: DeviceNodes
+    imex_nodes: ImexNodes
     driver_root: DriverRoot
     cdi_hook: CdiHook
     nvidia_smi: NvidiaSmi

@@ -10,6 +10,7 @@ from nvdra_nodeagent.hardware.device_nodes import HostDeviceNodes
 from nvdra_nodeagent.hardware.driver_module import KernelDriverModule
 from nvdra_nodeagent.hardware.driver_root import MountedDriverRoot
 from nvdra_nodeagent.hardware.file_events import FileAnnouncer
+from nvdra_nodeagent.hardware.imex_nodes import HostImexNodes
 from nvdra_nodeagent.hardware.nvidia_smi import DriverNvidiaSmi
 from nvdra_nodeagent.hardware.pci import SysfsPci
 from nvdra_nodeagent.hardware.ports import Machine
@@ -57,6 +58,12 @@ def real_machine(
             procfs=procfs,
             proc_devices=proc_devices,
             own_root=dev_root,
+        ),
+        imex_nodes=HostImexNodes(
+            driver_root=driver_root,
+            host_driver_root=host_driver_root,
+            procfs=procfs,
+            proc_devices=proc_devices,
         ),
         driver_root=root,
         cdi_hook=hook,

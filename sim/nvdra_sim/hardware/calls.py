@@ -35,6 +35,7 @@ GPU_CALLS: Final = {
     "mig_devices": "nvmlDeviceGetMigDeviceHandleByIndex",
     "compute_mode": "nvmlDeviceGetComputeMode",
     "set_compute_mode": "nvmlDeviceSetComputeMode",
+    "fabric_info": "nvmlDeviceGetGpuFabricInfoV",
     "gi_profile": "nvmlDeviceGetGpuInstanceProfileInfo",
     "gpu_instance": "nvmlDeviceGetGpuInstanceById",
     "compute_instance": "nvmlGpuInstanceGetComputeInstanceById",

@@ -10,6 +10,7 @@ import msgspec
 from nvdra_nodeagent.hardware.cdi_hook import HostHook
 from nvdra_nodeagent.hardware.driver_root import MountedDriverRoot
 from nvdra_nodeagent.hardware.file_events import FileAnnouncer
+from nvdra_nodeagent.hardware.imex_nodes import HostImexNodes
 from nvdra_nodeagent.hardware.ports import Machine
 from nvdra_sim.hardware import mig, tree
 from nvdra_sim.hardware.board import Board
@@ -24,7 +25,13 @@ from nvdra_sim.hardware.errors import SimulationError, UnknownCall
 from nvdra_sim.hardware.nvidia_smi import SimulatedNvidiaSmi
 from nvdra_sim.hardware.nvml import SimulatedNvml
 from nvdra_sim.hardware.profile import load_profile
-from nvdra_sim.hardware.state import ANY_CALL, STATE_FILE, Fault, StateFile
+from nvdra_sim.hardware.state import (
+    ANY_CALL,
+    STATE_FILE,
+    FabricRegistration,
+    Fault,
+    StateFile,
+)
 from nvdra_sim.hardware.state_dir import open_state_dir
 
 if TYPE_CHECKING:
@@ -135,6 +142,14 @@ class SimulatedHardware:
 
         self._file.change(step)
 
+    def set_fabric(
+        self, gpu: int | None = None, *, clique: int, cluster: str, state: int = 3, status: int = 0
+    ) -> None:
+        """Register a GPU, or all, with this NVLink fabric; numbers as NVML has them."""
+        fabric = FabricRegistration(cluster=cluster, clique=clique, state=state, status=status)
+        for index in range(len(self.profile.gpus)) if gpu is None else (gpu,):
+            self._change_gpu(index, lambda each: msgspec.structs.replace(each, fabric=fabric))
+
     def set_mig_mode(self, gpu: int, *, enabled: bool) -> None:
         """Before Hopper this takes effect with `reset`.
 
@@ -180,6 +195,9 @@ class SimulatedHardware:
             nvml=SimulatedNvml(self._board, driver_root=files),
             pci=SimulatedPci(self._board, sysfs=self.directory / tree.SYSFS),
             device_nodes=SimulatedDeviceNodes(self._board, driver_root=driver_root, procfs=procfs),
+            imex_nodes=HostImexNodes(
+                driver_root=driver_root, host_driver_root=driver_root, procfs=procfs
+            ),
             driver_root=files,
             nvidia_smi=SimulatedNvidiaSmi(self._board, driver_root=files),
             cdi_hook=HostHook(str(self.directory / tree.HOOK), host_root=Path("/")),

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from nvdra_nodeagent.hardware.errors import SessionLost
 from nvdra_nodeagent.hardware.ports import (
     CiInstance,
+    FabricInfo,
+    FabricState,
     GiInstance,
     GiProfile,
     MigHandle,
@@ -209,6 +211,15 @@ class SimulatedNvmlDevice:
         if mode not in _COMPUTE_MODES:
             raise nvml_error("set_compute_mode", INVALID_ARGUMENT)
         self._board.change_gpu(self._index, compute_mode=mode)
+
+    def fabric_info(self) -> FabricInfo:
+        self._ask("fabric_info")
+        profile, changed = self._board.profile.fabric, self._state.fabric
+        if changed is not None:
+            return FabricInfo(changed.cluster, changed.clique, changed.state, changed.status)
+        if profile is None:
+            raise nvml_error("fabric_info", NOT_SUPPORTED)
+        return FabricInfo(profile.cluster, profile.clique, FabricState.COMPLETED, 0)
 
     def gi_profile(self, index: int) -> GiProfile:
         self._ask("gi_profile")

@@ -74,6 +74,13 @@ class MigTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return tuple(sorted(found, key=lambda profile: profile.index))
 
 
+class Fabric(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The NVLink fabric across machines that the GPUs are part of: an NVLink partition."""
+
+    cluster: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
+    clique: Count
+
+
 class Majors(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
     """Major numbers of the machine's character devices; by default what is usual on real ones."""
 
@@ -107,6 +114,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cuda_version: Positive
     gpus: Annotated[tuple[GpuSlot, ...], msgspec.Meta(min_length=1)]
     mig: MigTable | None = None
+    fabric: Fabric | None = None  # None: the driver answers that it is not supported
     majors: Majors = msgspec.field(default_factory=Majors)
 
     @property

@@ -39,10 +39,20 @@ class MigInstance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     size: int
 
 
+class FabricRegistration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the GPU says of its NVLink fabric: `nvmlGpuFabricState_t` and `nvmlReturn_t`."""
+
+    cluster: str
+    clique: int
+    state: int = 3
+    status: int = 0
+
+
 class GpuState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One GPU's changeable side. `mig_pending` is the mode after the next GPU reset.
 
     `time_slice` and `compute_mode` are the driver's numbers and last until it is unloaded.
+    `fabric` None: as the profile has it.
     """
 
     mig_enabled: bool = False
@@ -52,6 +62,7 @@ class GpuState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     time_slice: int = 0
     compute_mode: int = 0
     absent: bool = False
+    fabric: FabricRegistration | None = None
 
 
 class DriverState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

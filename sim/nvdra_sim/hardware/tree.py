@@ -186,6 +186,9 @@ def _add_proc(tree: Tree, profile: Profile) -> None:
         ["Character devices:", "  1 mem", *lines, "", "Block devices:", "259 blkext", ""]
     )
     tree.files[PROC_VERSION] = version_text(profile)
+    if profile.fabric is not None:
+        management = f"{PROCFS}/driver/nvidia/capabilities/fabric-imex-mgmt"
+        tree.files[management] = _capability(identity.FABRIC_CAP, 0o400)
     if profile.mig is None:
         return
     capabilities = f"{PROCFS}/driver/nvidia/capabilities/mig"

@@ -26,7 +26,7 @@ from nvdra_nodeagent.hardware.ports import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 _T = TypeVar("_T")
 
@@ -167,6 +167,16 @@ class NoFiles:
         raise HardwareError("no capabilities")
 
 
+class NoImexNodes:
+    """A machine whose driver has no IMEX channels."""
+
+    def channels(self, numbers: Sequence[int]) -> tuple[DeviceNode, ...]:
+        raise HardwareError("no channels")
+
+    def management(self) -> DeviceNode:
+        raise HardwareError("no capability")
+
+
 class NoDriverRoot:
     container_path = Path("/driver-root")
     host_path = Path("/")
@@ -208,6 +218,7 @@ def a_machine(*gpus: Any, nvml: Nvml | None = None, pci: PlainPci | None = None)
         nvml=nvml or PlainNvml(list(gpus)),
         pci=pci or PlainPci(),
         device_nodes=NoFiles(),
+        imex_nodes=NoImexNodes(),
         driver_root=NoDriverRoot(),
         cdi_hook=NoHook(),
         nvidia_smi=NoSmi(),
