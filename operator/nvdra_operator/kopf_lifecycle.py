@@ -125,7 +125,7 @@ class KopfLifecycle:
         async def tear_down(uid: str, **_: Any) -> None:
             # Never fails: Kopf remembers failures in the object, and we let it remember nothing.
             while True:
-                if await self._in_program(self._keep(uid)):
+                if await self._in_program(self._keep(uid, tears_down=True)):
                     break
                 await asyncio.sleep(_RETRY_S)
             await self._in_program(self._forget(uid))
@@ -134,7 +134,8 @@ class KopfLifecycle:
 
     async def _until_stopped(self, uid: str, stopped: asyncio.Future[Any]) -> None:
         """In Kopf's loop: keep the domain; returns when told to stop, or a while after it ended."""
-        keeping = self._in_program(self._keep(uid))
+        # Kopf ends a daemon when its object is deleted: a teardown would be broken off halfway.
+        keeping = self._in_program(self._keep(uid, tears_down=False))
         try:
             await asyncio.wait((keeping, stopped), return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -147,13 +148,13 @@ class KopfLifecycle:
         assert self._loop
         return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
-    async def _keep(self, uid: str) -> bool:
-        """In the program's loop. Whether the domain is torn down, or gone."""
+    async def _keep(self, uid: str, *, tears_down: bool) -> bool:
+        """In the program's loop. Whether the domain is deleted, or torn down, or gone."""
         task = asyncio.current_task()
         assert task
         self._keeping.add(task)
         try:
-            await self._domains.keep(uid)
+            await self._domains.keep(uid, tears_down=tears_down)
         except NotLeading:
             return False
         except Exception as error:

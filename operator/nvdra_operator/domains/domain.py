@@ -89,6 +89,7 @@ class Domain:
         self._cleared_s: float | None = None
         self._since_s = _now_s()
         self._was_seen = False
+        self._tears_down = True
 
     def __repr__(self) -> str:
         return f"<Domain {self.uid}{' woken' if self.is_woken else ''}>"
@@ -101,9 +102,10 @@ class Domain:
     def wake(self) -> None:
         self._woken.set()
 
-    async def run(self) -> None:
+    async def run(self, *, tears_down: bool = True) -> None:
         """Keep the domain until cancelled; returns when it is gone, or torn down but for its
-        finalizer."""
+        finalizer; without `tears_down` as soon as somebody deletes it."""
+        self._tears_down = tears_down
         self.wake()
         while True:
             try:
@@ -144,7 +146,7 @@ class Domain:
             return await self._without_domain()
         self._was_seen = True
         if is_dying(domain):
-            return await self._tear_down()
+            return await self._tear_down() if self._tears_down else None
         grace_s = self._since_s + self._finalizer_grace_s - _now_s()
         if grace_s > 0 and not has_finalizer(domain):
             return grace_s

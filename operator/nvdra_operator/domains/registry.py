@@ -104,8 +104,9 @@ class Domains:
         )
         return {READY: 0, NOT_READY: 0, **Counter(states)}
 
-    async def keep(self, uid: str) -> None:
-        """Keep a domain until cancelled, or until it is torn down but for its finalizer.
+    async def keep(self, uid: str, *, tears_down: bool = True) -> None:
+        """Keep a domain until cancelled, or until it is torn down but for its finalizer; without
+        `tears_down` until somebody deletes it.
 
         Waits for another call for the same domain to end. Raises `NotLeading`.
         """
@@ -114,7 +115,7 @@ class Domains:
                 self._domains[uid] = self._made(uid)
             self._neglected_since_s.pop(uid, None)
             try:
-                await self._domains[uid].run()
+                await self._domains[uid].run(tears_down=tears_down)
             finally:
                 if self._mirror.domain(uid) is not None:
                     self._neglected_since_s[uid] = asyncio.get_running_loop().time()
