@@ -1,0 +1,151 @@
+"""When claims are verified: at start, after the driver changed, again while some have to wait."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+import pytest
+
+from nvdra_nodeagent.claims.plan import Holdings, make_plan
+from nvdra_nodeagent.claims.verifier import Verifier
+from nvdra_nodeagent.errors import NodeFault, Retryable
+from nvdra_testing.claims import RULES, a_node_of, a_record, an_allocated
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from nvdra_nodeagent.claims.record import Record
+
+# Time is the loop's own: waits cost nothing.
+pytestmark = pytest.mark.looptime
+
+T = TypeVar("T")
+
+
+def a_prepared(name: str, device: str) -> Record:
+    claim = an_allocated(device, name=name)
+    return a_record(
+        claim, make_plan(claim, inventory=a_node_of(4), holdings=Holdings(), rules=RULES)
+    )
+
+
+class Books:
+    """Two records, a basis to be changed, and what was asked."""
+
+    def __init__(self) -> None:
+        self.kept = (a_prepared("one", "gpu-0"), a_prepared("two", "gpu-1"))
+        self.basis = "driver 1"
+        self.failing: set[str] = set()
+        self.asked: list[str] = []
+
+    def refresh(self) -> None: ...
+
+    def records(self) -> tuple[Record, ...]:
+        return self.kept
+
+    def current_basis(self) -> str:
+        if not self.basis:
+            raise NodeFault("DriverMissing", "no driver")
+        return self.basis
+
+    async def verify(self, record: Record) -> bool:
+        self.asked.append(record.claim.name)
+        if record.claim.name in self.failing:
+            raise Retryable("DeviceChanged", "gone")
+        return True
+
+    async def run(self, work: Callable[[], T]) -> T:
+        return work()
+
+    def verifier(self) -> Verifier:
+        return Verifier(
+            self,  # type: ignore[arg-type]
+            basis=self.current_basis,
+            verify=self.verify,
+            run=self.run,
+        )
+
+
+@pytest.fixture
+def books() -> Books:
+    return Books()
+
+
+@asynccontextmanager
+async def running(books: Books) -> AsyncIterator[Verifier]:
+    verifier = books.verifier()
+    task = asyncio.create_task(verifier.run(), name="verifier")
+    try:
+        yield verifier
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_all_claims_are_verified_once_at_start_and_then_left_alone(books: Books) -> None:
+    async with running(books):
+        await asyncio.sleep(1000.0)
+    assert books.asked == ["one", "two"]
+
+
+async def test_another_driver_has_all_verified_again(books: Books) -> None:
+    async with running(books) as verifier:
+        await asyncio.sleep(100.0)
+        books.basis = "driver 2"
+        verifier.wake()
+        await asyncio.sleep(5.0)
+    assert books.asked == ["one", "two"] * 2
+
+
+async def test_another_driver_is_found_without_a_hint(books: Books) -> None:
+    async with running(books):
+        await asyncio.sleep(100.0)
+        books.basis = "driver 2"
+        await asyncio.sleep(45.0)
+    assert books.asked == ["one", "two"] * 2
+
+
+async def test_a_driver_that_keeps_changing_is_let_come_to_rest(books: Books) -> None:
+    async with running(books) as verifier:
+        await asyncio.sleep(100.0)
+        books.asked.clear()
+        for number in range(20):
+            books.basis = f"driver 2 with {number} files"
+            verifier.wake()
+            await asyncio.sleep(1.0)
+        assert books.asked == []
+        await asyncio.sleep(60.0)
+    assert books.asked == ["one", "two"]
+
+
+async def test_without_a_driver_nothing_is_touched_until_it_is_there(books: Books) -> None:
+    books.basis = ""
+    async with running(books):
+        await asyncio.sleep(100.0)
+        assert books.asked == []
+        books.basis = "driver 1"
+        await asyncio.sleep(60.0)
+    assert books.asked == ["one", "two"]
+
+
+async def test_a_claim_that_has_to_wait_is_tried_again_and_keeps_no_other(books: Books) -> None:
+    books.failing = {"one"}
+    async with running(books):
+        await asyncio.sleep(20.0)
+        assert books.asked.count("two") >= 2
+        books.failing.clear()
+        await asyncio.sleep(60.0)
+        books.asked.clear()
+        await asyncio.sleep(1000.0)
+    assert books.asked == []
+
+
+async def test_a_pass_tells_what_became_of_each_claim(books: Books) -> None:
+    books.failing = {"two"}
+    report = await books.verifier().verify_all()
+    one, two = (record.claim.uid for record in books.kept)
+    assert (report.held, report.mended) == ([one], [])
+    assert list(report.waiting) == [two]
+    assert "DeviceChanged" in report.waiting[two]
