@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nvdra_api.names import FINALIZER_COMPUTE_DOMAIN
+from nvdra_api.names import FINALIZER_COMPUTE_DOMAIN, NAMESPACE, daemon_set_name
 from nvdra_kube.access import direct_access
 from nvdra_operator.gate import WriteGate
-from nvdra_operator.resources import COMPUTE_DOMAINS
+from nvdra_operator.resources import COMPUTE_DOMAINS, DAEMON_SETS
 from nvdra_sim.cluster.apiserver import ApiServer
+from nvdra_sim.cluster.apiserver.faults import Fault
 from nvdra_testing.compute_domains import DomainCluster
 
 pytest.importorskip("kopf", reason="the operator's extra is not installed")
@@ -122,7 +122,8 @@ async def test_a_domain_stays_until_its_daemons_are_gone() -> None:
         pod = await it.daemon("node-1", uid, ip="10.0.0.1", ready=True)
         await it.condition(reason="NodesReady")
         await it.delete()
-        await asyncio.sleep(2)
+        await it.gone(DAEMON_SETS, daemon_set_name(uid), namespace=NAMESPACE)
+        await it.quiet()
         meta = (await it.look())["metadata"]
         assert meta["finalizers"] == [FINALIZER_COMPUTE_DOMAIN]
         assert "annotations" not in meta
@@ -134,19 +135,35 @@ async def test_kopf_writes_nothing_when_the_gate_is_shut() -> None:
     async with served() as cluster:
         it = cluster.it
         await it.domain()
-        async with cluster.running(gate=WriteGate(lambda: 0.0)):
-            await asyncio.sleep(2)
+        gate = WriteGate(lambda: 0.0)
+        async with cluster.running(gate=gate):
+
+            async def refused() -> int:
+                return gate.refused
+
+            await it.until(refused)
             assert not (await it.look())["metadata"].get("finalizers")
 
 
-async def test_the_end_of_a_term_ends_kopf_promptly() -> None:
+async def test_a_term_ends_also_while_a_write_hangs() -> None:
     async with served() as cluster:
         it = cluster.it
-        async with cluster.running():
+        fault = it.store.faults.add(Fault(verb="patch", resource=COMPUTE_DOMAINS.plural, hang=True))
+        async with cluster.running() as controller:
             await it.domain()
-            await it.condition(reason="NoNodesYet")
-            leaving_s = asyncio.get_running_loop().time()
-        assert asyncio.get_running_loop().time() - leaving_s < 3.0
-        async with cluster.running():
-            await it.domain("next", template="next")
-            await it.condition(reason="NoNodesYet", name="next")
+
+            async def struck() -> int:
+                return fault.struck
+
+            await it.until(struck)
+        assert controller.domains.kept == frozenset()
+
+
+async def test_kopf_starts_again_with_the_next_term() -> None:
+    async with served() as cluster:
+        it = cluster.it
+        for name in ("one", "two", "three"):
+            async with cluster.running() as controller:
+                await it.domain(name, template=name)
+                await it.condition(reason="NoNodesYet", name=name)
+            assert controller.domains.kept == frozenset()

@@ -119,6 +119,8 @@ class Domains:
             finally:
                 if self._mirror.domain(uid) is not None:
                     self._neglected_since_s[uid] = asyncio.get_running_loop().time()
+                else:
+                    self._domains.pop(uid, None)
 
     async def release(self, uid: str) -> None:
         """Take the finalizer off a domain that is torn down. Raises `ApiError`."""
