@@ -66,7 +66,7 @@ class ProcessNode:
         """The agent's machine, to be looked at and broken. Blocks for a moment."""
         return SimulatedHardware.open("h100", self.directories.machine, node=NODE)
 
-    async def claim(self, *devices: str, name: str, config: Sequence[Body] = ()) -> ClaimRef:
+    async def claim(self, *devices: str | Body, name: str, config: Sequence[Body] = ()) -> ClaimRef:
         """A claim in the API to which these devices are allocated."""
         body = a_claim_body(a_ref(name), *devices, config=config)
         request = {"name": "gpu", "exactly": {"deviceClassName": GPU_DRIVER}}
@@ -160,7 +160,8 @@ class ProcessNode:
                 answer = await call(request, timeout=_CALL_LIMIT_S)
         except (OSError, GRPCError, StreamTerminatedError):
             return {ref.name: NO_ANSWER for ref in refs}
-        return {ref.name: answer.claims[ref.uid].error for ref in refs}
+        given = {uid: entry.error for uid, entry in answer.claims.items()}
+        return {ref.name: given.get(ref.uid, NO_ANSWER) for ref in refs}
 
 
 @dataclass(slots=True)
