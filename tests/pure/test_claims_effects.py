@@ -110,7 +110,7 @@ class Effects(RuleBasedStateMachine):
         """At some call of the hardware, before it is made; the next process repeats the work."""
         left = iter(range(after))
         self.gpus.on_call = lambda verb, gpu: _die(next(left, None) is None)
-        interval = self.interval or 3
+        interval = 3 if self.interval is None else self.interval
         try:
             if taking:
                 self.apply(name, interval)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +14,9 @@ import pytest_asyncio
 
 from nvdra_nodeagent.claims.journal import encode
 from nvdra_nodeagent.errors import AgentError, Permanent, Retryable
-from nvdra_nodeagent.steps.registry import step_kinds
-from nvdra_testing.claim_crashes import OPERATIONS
+from nvdra_nodeagent.steps.registry import kind_of, step_kinds
 from nvdra_testing.claims import ClaimNode, a_ref, gpu_uuid
+from nvdra_testing.crash_cases import OPERATIONS, REF, Scene, cases_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from nvdra_nodeagent.claims.service import NodeClaims
 
 SUPPORT = Path(__file__).parents[1] / "support"
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # nothing here is about power cuts
 
 
 @pytest_asyncio.fixture
@@ -42,42 +44,62 @@ async def turns(count: int) -> None:
         await asyncio.sleep(0)
 
 
-async def test_a_kill_at_any_file_operation_is_recovered_from(tmp_path: Path) -> None:
-    crashes = await _crashes(tmp_path)
-    uid = a_ref().uid
-    files = [f"cdi/claim_{uid}.txt", f"state/claims/{uid}.json"]
-    effect = [f"gpus/{gpu_uuid(0)}", f"state/effects/time_slice.{gpu_uuid(0)}.json"]
-    held = {"cdi": files, "time_slice": sorted(files + effect)}
-    gpus: dict[str, list[dict[str, int]]] = {"cdi": [{}, {}], "time_slice": [{"time_slice": 3}, {}]}
-    expected = {
-        "prepared": True,
-        "devices": ["gpu-0"],
-        "refused": "DeviceInUse",
-        "unprepared": True,
-        "left": [],
-        "granted": True,
-    }
-    for crash in crashes:
-        kind = crash.pop("kind")
-        place = kind, crash.pop("operation"), crash.pop("point")
-        assert crash == {**expected, "held": held[kind], "gpus": gpus[kind]}, place
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("group", OPERATIONS)
+@pytest.mark.parametrize("kind", step_kinds())
+async def test_killed_at_any_point_the_next_agent_finds_what_an_undisturbed_run_leaves(
+    kind: str, group: str
+) -> None:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as directory:
+        operations = await _killed(directory, kind, group)
+    waits = cases_of([kind])[kind].can_wait
+    assert len(operations) == sum(waits or not each.waits for each in OPERATIONS[group].values())
+    for operation in operations:
+        place, undisturbed = operation["operation"], operation["undisturbed"]
+        _check_undisturbed(undisturbed, place)
+        for point, found in operation["crashes"].items():
+            assert found == undisturbed, f"{place}, killed at point {point}"
 
 
-async def _crashes(directory: Path) -> list[dict[str, Any]]:
+def _check_undisturbed(report: dict[str, Any], place: str) -> None:
+    """That nothing is wrong with what all others are held against."""
+    assert "gpu-" in report["again"]["answer"], place
+    assert report["again"]["refused"] == "DeviceInUse", place
+    assert report["again"]["unprepared"] is report["unprepared"]["unprepared"] is True, place
+    for way in report.values():
+        assert "gpu-" in way["granted"], place
+        assert way["end"] == {} and not way["damaged"], place
+        assert not any(a_ref().uid in name for name in way["left"]), place
+
+
+async def _killed(directory: str, kind: str, group: str) -> list[dict[str, Any]]:
+    """What the program prints of each operation."""
     child = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-m", "nvdra_testing.claim_crashes", str(directory)),
+        *("-m", "nvdra_testing.claim_crashes", directory, kind, group),
         env={"PYTHONPATH": str(SUPPORT)},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
     output, errors = await child.communicate()
     assert child.returncode == 0, errors.decode()
-    crashes = [json.loads(line) for line in output.splitlines() if line.startswith(b"{")]
-    points = [(crash["kind"], crash["operation"]) for crash in crashes]
-    places = [(kind, operation) for kind in step_kinds() for operation in OPERATIONS]
-    assert all(points.count(place) >= 5 for place in places), errors.decode()
-    return crashes
+    return [json.loads(line) for line in output.splitlines() if line.startswith(b"{")]
+
+
+def test_a_kind_of_step_without_a_case_is_refused() -> None:
+    with pytest.raises(LookupError, match="no crash case for steps of kind novel"):
+        cases_of((*step_kinds(), "novel"))
+
+
+@pytest.mark.parametrize("kind", step_kinds())
+async def test_the_claim_of_a_case_has_a_step_of_its_kind(kind: str, tmp_path: Path) -> None:
+    scene = Scene(tmp_path, cases_of([kind])[kind])
+    agent = await scene.agent()
+    await agent.prepare([REF])
+    record = agent._books.ledger.record(REF.uid)
+    assert record
+    assert kind in [kind_of(type(entry.step)) for entry in record.steps]
+    await scene.node.close()
 
 
 @pytest.mark.parametrize("after", range(30))

@@ -317,6 +317,17 @@ async def test_after_a_reboot_an_effect_that_is_gone_is_forgotten(node: ClaimNod
     assert node.gpus.value() == {"time_slice": 2}
 
 
+async def test_after_a_reboot_what_a_driver_begins_with_is_not_taken_for_an_effect(
+    node: ClaimNode,
+) -> None:
+    node.gpus.make(time_slice=1)
+    ref = sliced(node, interval="Default")
+    await prepare(node.agent(), ref)
+    node.gpus.make()
+    await unprepare(node.agent(boot_id=OTHER_BOOT), ref)
+    assert node.files() == []
+
+
 async def test_after_a_reboot_an_effect_that_outlived_it_is_undone(node: ClaimNode) -> None:
     ref = sliced(node)
     await prepare(node.agent(), ref)

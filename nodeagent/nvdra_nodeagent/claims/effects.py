@@ -113,9 +113,12 @@ class GpuEffects:
             boot_id=self._boot_id,
             driver_load=self._driver_load(),
         )
-        if after != before:
-            self._files.write(after.name, after)
+        intent = _unconfirmed(after, before)
+        if intent != before:
+            self._files.write(after.name, intent)
         setting.set(step.gpu_uuid, step.value, known=known)
+        if intent != after:
+            self._files.write(after.name, after)
         return found
 
     def drop(self, step: SharedStep) -> None:
@@ -189,10 +192,22 @@ class GpuEffects:
         if self._is_verified(effect):
             return {}, effect.found  # whoever made it may have died before the hardware knew
         looked = setting.look(effect.gpu_uuid)
-        return looked, effect.found if _is_there(effect, looked) else looked
+        return looked, effect.found if self._is_there(effect, looked) else looked
 
     def _outlived(self, effect: Effect, setting: GpuSetting) -> bool:
-        return _is_there(effect, setting.look(effect.gpu_uuid))
+        return self._is_there(effect, setting.look(effect.gpu_uuid))
+
+    def _is_there(self, effect: Effect, looked: Value) -> bool:
+        """Parts that the driver does not tell are not evidence; neither is that everything is as a
+        driver begins with, when one has begun since."""
+        told = [part for part in effect.value if part in looked]
+        is_evidence = any(effect.value[part] for part in told) or not self._began_since(effect)
+        return bool(told) and is_evidence and all(looked[p] == effect.value[p] for p in told)
+
+    def _began_since(self, effect: Effect) -> bool:
+        """Whether the driver was loaded anew since; what is not known is taken to be the same."""
+        pairs = (effect.boot_id, self._boot_id), (effect.driver_load, self._driver_load())
+        return any(before and now and before != now for before, now in pairs)
 
     def _is_verified(self, effect: Effect) -> bool:
         return (effect.boot_id, effect.driver_load) == (self._boot_id, self._driver_load())
@@ -260,10 +275,15 @@ def _check_conflict(effect: Effect, step: SharedStep) -> None:
         )
 
 
-def _is_there(effect: Effect, looked: Value) -> bool:
-    """Parts that the driver does not tell are not evidence."""
-    told = [part for part in effect.value if part in looked]
-    return bool(told) and all(looked[part] == effect.value[part] for part in told)
+def _unconfirmed(after: Effect, before: Effect | None) -> Effect:
+    """What is durable before the hardware is touched. An effect that is not known to be there must
+    not look as if it were: a claim that was prepared earlier would take it as done after a crash.
+    One that is new cannot be taken so, for no record has a result of it yet."""
+    if before is None:
+        return after
+    return msgspec.structs.replace(
+        after, boot_id=before.boot_id, driver_load=before.driver_load, leaving=before.leaving
+    )
 
 
 def _unchanged(effect: Effect) -> Value:

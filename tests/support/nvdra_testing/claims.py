@@ -15,10 +15,15 @@ from nvdra_nodeagent.claims.allocation import parse_claim
 from nvdra_nodeagent.claims.books import NodeFacts
 from nvdra_nodeagent.claims.model import ClaimRef
 from nvdra_nodeagent.claims.observer import SilentObserver
-from nvdra_nodeagent.claims.plan import PlanRules
+from nvdra_nodeagent.claims.plan import GpuPlanner, PlanRules
 from nvdra_nodeagent.claims.record import Record, StepEntry
 from nvdra_nodeagent.claims.service import Limits, NodeClaims
-from nvdra_nodeagent.durable import remove_durably, write_durably
+from nvdra_nodeagent.durable import (
+    find_temporaries,
+    remove_durably,
+    remove_with_temporaries,
+    write_durably,
+)
 from nvdra_nodeagent.errors import Retryable
 from nvdra_nodeagent.inventory.model import Engines, Gpu, Inventory, MigDevice
 from nvdra_nodeagent.steps.time_slice import TimeSliceStep
@@ -216,7 +221,7 @@ class FolderCdi:
     def remove(self, claim_uid: str) -> bool:
         if self.failing:
             raise Retryable("StorageUnwritable", str(self.failing))
-        return remove_durably(self.path(claim_uid))
+        return remove_with_temporaries(self.path(claim_uid))
 
     def claim_uids(self) -> Sequence[str]:
         if not self.root.exists():
@@ -232,7 +237,7 @@ class FolderCdi:
         return ""
 
     def find_temporaries(self, *, older_than_s: float) -> Sequence[Path]:
-        return []
+        return find_temporaries(self.root, older_than_s=older_than_s)
 
 
 class FolderGpus:
@@ -342,11 +347,12 @@ class ClaimNode:
 
     def agent(self, *, boot_id: str = BOOT, retry_budget_s: float = 0.0, **more: Any) -> NodeClaims:
         """`more` are further limits."""
+        rules = PlanRules(driver=DRIVER, gates=self.gates, cdi_id=cdi_id)
         agent = NodeClaims(
             self.api,
             node=NodeFacts(
                 pool=NODE,
-                rules=PlanRules(driver=DRIVER, gates=self.gates, cdi_id=cdi_id),
+                planner=GpuPlanner(rules, lambda: self.inventory),
                 boot_id=boot_id,
                 inventory=lambda: self.inventory,
             ),
