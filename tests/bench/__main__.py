@@ -9,7 +9,7 @@ import importlib
 import sys
 from pathlib import Path
 
-BENCHMARKS = ("prepare", "start", "simulate", "ring", "imex")
+BENCHMARKS = ("prepare", "start", "simulate", "ring", "imex", "domains")
 PROGRAMS = ("api_server", "floor_server")
 
 

@@ -44,3 +44,12 @@ def test_imex_measures_the_daemon_beside_the_bare_interpreter() -> None:
     resident = document["memory_mib"]["resident"]["median"]
     assert resident > document["interpreter_memory_mib"]["resident"] > 0
     assert document["start_to_first_probe_s"]["median"] > 0
+
+
+@pytest.mark.timeout(300)
+def test_domains_counts_what_the_controller_writes() -> None:
+    document = run("domains")
+    one = document["one_domain"]["18"]
+    assert 1 <= one["writes_per_node"] < 8
+    assert one["bytes_per_node"] > 0
+    assert document["many_domains"]["5"]["writes_each"] == 5
