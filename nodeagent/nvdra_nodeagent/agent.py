@@ -21,7 +21,7 @@ from nvdra_nodeagent.claims.books import NodeFacts
 from nvdra_nodeagent.claims.locks import LockFile
 from nvdra_nodeagent.claims.observer import Observers
 from nvdra_nodeagent.claims.patience import DEFAULT_BUDGET_S
-from nvdra_nodeagent.claims.plan import PlanRules
+from nvdra_nodeagent.claims.plan import GpuPlanner, PlanRules
 from nvdra_nodeagent.claims.service import Limits, NodeClaims
 from nvdra_nodeagent.duties import Duty, do_all, standing_still
 from nvdra_nodeagent.errors import Permanent
@@ -113,7 +113,10 @@ class GpuAgent:
             api,
             node=NodeFacts(
                 pool=options.node_name,
-                rules=PlanRules(driver=GPU_DRIVER, gates=gates, cdi_id=cdi.device_id),
+                planner=GpuPlanner(
+                    PlanRules(driver=GPU_DRIVER, gates=gates, cdi_id=cdi.device_id),
+                    lambda: self.keeper.current,
+                ),
                 boot_id=boot_id,
                 inventory=lambda: self.keeper.current,
             ),
@@ -123,9 +126,7 @@ class GpuAgent:
             observer=Observers(
                 metrics, self.reports.reporter, self.publication, Suspicion(self.keeper.suspect)
             ),
-            limits=Limits(
-                retry_budget_s=retry_budget_s, sweep_dry_run=options.sweep_dry_run
-            ),
+            limits=Limits(retry_budget_s=retry_budget_s, sweep_dry_run=options.sweep_dry_run),
         )
         self.kubelet = KubeletPlugin(
             driver=GPU_DRIVER,

@@ -32,5 +32,10 @@ class Retryable(AgentError):
     """The world is not ready: the same call may succeed later."""
 
 
+class NotYet(Retryable):
+    """What has been done for the claim stays done, and something else has to happen before the
+    rest of it can: the claim is tried again as soon as that may have happened."""
+
+
 class NodeFault(Retryable):
     """Something on this node has to be put right first, by a person or another program."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest_asyncio
 
 from nvdra_nodeagent.claims.books import NodeFacts
-from nvdra_nodeagent.claims.plan import PlanRules
+from nvdra_nodeagent.claims.plan import GpuPlanner, PlanRules
 from nvdra_nodeagent.claims.service import DEFAULT_LIMITS, Limits, NodeClaims
 from nvdra_nodeagent.errors import AgentError, NodeFault, Retryable
 from nvdra_nodeagent.inventory.snapshot import take_snapshot
@@ -47,11 +47,12 @@ class Node:
         machine.nvml.init()
         inventory = take_snapshot(machine)
         self.api = ClaimApi()
+        rules = PlanRules(driver=DRIVER, gates=SHARING_ON, cdi_id=cdi_id)
         self.claims = NodeClaims(
             self.api,
             node=NodeFacts(
                 pool=NODE,
-                rules=PlanRules(driver=DRIVER, gates=SHARING_ON, cdi_id=cdi_id),
+                planner=GpuPlanner(rules, lambda: inventory),
                 boot_id=BOOT,
                 inventory=lambda: inventory,
             ),

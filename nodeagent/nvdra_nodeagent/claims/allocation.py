@@ -59,8 +59,17 @@ class _Allocation(msgspec.Struct):
     devices: _Devices = msgspec.field(default_factory=_Devices)
 
 
-class _Status(msgspec.Struct):
+class Consumer(msgspec.Struct, frozen=True):
+    """`ResourceClaimConsumerReference`: whom the claim is reserved for, in its namespace."""
+
+    resource: str = ""
+    name: str = ""
+    uid: str = ""
+
+
+class _Status(msgspec.Struct, rename="camel"):
     allocation: _Allocation | None = None
+    reserved_for: tuple[Consumer, ...] | None = None
 
 
 class _Metadata(msgspec.Struct):
@@ -84,6 +93,7 @@ class AllocatedClaim:
     results: tuple[DeviceResult, ...]
     configs: tuple[ConfigEntry, ...]
     fingerprint: str
+    consumers: tuple[Consumer, ...] = ()
 
 
 _NOT_ALLOCATED_HINT: Final = "the pod is prepared again once the scheduler has allocated the claim"
@@ -109,7 +119,9 @@ def parse_claim(body: Body, *, ref: ClaimRef, driver: str, pool: str) -> Allocat
     devices = allocation.devices
     results = _own_results(devices.results or (), driver=driver, pool=pool)
     configs = devices.config or ()
-    return AllocatedClaim(ref, results, configs, _fingerprint(results, configs, driver=driver))
+    fingerprint = _fingerprint(results, configs, driver=driver)
+    consumers = (claim.status.reserved_for if claim.status else None) or ()
+    return AllocatedClaim(ref, results, configs, fingerprint, consumers)
 
 
 def _convert(body: Body, ref: ClaimRef) -> _Claim:

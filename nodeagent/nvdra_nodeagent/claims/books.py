@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from nvdra_nodeagent.claims.effects import GpuEffects
 from nvdra_nodeagent.claims.executor import Executor
@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 
     from nvdra_nodeagent.claims.model import ClaimRef
     from nvdra_nodeagent.claims.observer import StateKind
-    from nvdra_nodeagent.claims.plan import PlanRules
+    from nvdra_nodeagent.claims.plan import Planner
+    from nvdra_nodeagent.claims.record import Record
     from nvdra_nodeagent.inventory.model import Inventory
     from nvdra_nodeagent.steps.cdi import CdiFiles
-    from nvdra_nodeagent.steps.registry import SharedStep, Timing
+    from nvdra_nodeagent.steps.registry import AnyStep, SharedStep, StepHandler, Timing
     from nvdra_nodeagent.steps.shared import GpuSetting
 
 
@@ -32,9 +33,17 @@ class NodeFacts:
     """What does not change while the agent runs. `boot_id` is that of the kernel's random(4)."""
 
     pool: str
-    rules: PlanRules
+    planner: Planner
     boot_id: str
     inventory: Callable[[], Inventory]
+
+
+class OwnSteps(Protocol):
+    """Makes the handlers of steps that only one driver has. `records` are those of all claims."""
+
+    def __call__(
+        self, records: Callable[[], tuple[Record, ...]]
+    ) -> Mapping[type[AnyStep], StepHandler[Any]]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +64,7 @@ def open_books(
     settings: Mapping[type[SharedStep], GpuSetting],
     timing: Timing,
     on_damage: Callable[[StateKind, str, str, ClaimRef | None], None],
+    own_steps: OwnSteps = lambda records: {},
 ) -> Books:
     """Touches no file yet. `on_damage` is told kind, name, reason and claim, in any thread."""
     journal = Journal(state_dir)
@@ -76,10 +86,9 @@ def open_books(
     )
     executor = Executor(
         ledger,
-        _handlers(node, cdi=cdi, effects=effects, timing=timing),
+        _handlers(node, cdi=cdi, effects=effects, own=own_steps(ledger.records), timing=timing),
         effects=effects,
         tombstones=tombstones,
-        rules=node.rules,
         boot_id=node.boot_id,
     )
     directories = (journal.directory, journal.quarantine_directory)
@@ -92,12 +101,18 @@ def open_books(
 
 
 def _handlers(
-    node: NodeFacts, *, cdi: CdiFiles, effects: GpuEffects, timing: Timing
+    node: NodeFacts,
+    *,
+    cdi: CdiFiles,
+    effects: GpuEffects,
+    own: Mapping[type[AnyStep], StepHandler[Any]],
+    timing: Timing,
 ) -> StepHandlers:
     return StepHandlers(
         {
             CdiStep: CdiHandler(cdi, inventory=node.inventory),
             TimeSliceStep: TimeSliceHandler(effects),
+            **own,
         },
         timing=timing,
     )

@@ -20,10 +20,10 @@ import msgspec
 import structlog
 
 from nvdra_nodeagent.claims.model import ClaimRef
-from nvdra_nodeagent.claims.plan import Holdings, Plan, PlanRules, gpus_of, make_plan
+from nvdra_nodeagent.claims.plan import Holdings
 from nvdra_nodeagent.claims.record import Record, StepEntry
 from nvdra_nodeagent.claims.tombstones import Tombstone, Tombstones
-from nvdra_nodeagent.errors import AgentError, Permanent, Retryable
+from nvdra_nodeagent.errors import AgentError, NotYet, Permanent, Retryable
 from nvdra_nodeagent.steps.cdi import CdiDevice, CdiStep
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from nvdra_nodeagent.claims.effects import GpuEffects
     from nvdra_nodeagent.claims.ledger import Ledger
     from nvdra_nodeagent.claims.model import PreparedDevice
+    from nvdra_nodeagent.claims.plan import Plan, Study
     from nvdra_nodeagent.claims.record import Fence
-    from nvdra_nodeagent.inventory.model import Inventory
     from nvdra_nodeagent.steps.registry import StepHandlers
 
 log = structlog.get_logger(__name__)
@@ -66,21 +66,19 @@ class Executor:
         *,
         effects: GpuEffects,
         tombstones: Tombstones,
-        rules: PlanRules,
         boot_id: str,
     ) -> None:
         self._ledger = ledger
         self._handlers = handlers
         self._effects = effects
         self._tombstones = tombstones
-        self._rules = rules
         self._boot_id = boot_id
 
     def prepare(
         self,
         claim: AllocatedClaim,
         *,
-        inventory: Inventory,
+        study: Study,
         locked: frozenset[str],
         is_abandoned: Callable[[], bool] = lambda: False,
     ) -> tuple[PreparedDevice, ...]:
@@ -88,6 +86,7 @@ class Executor:
 
         `is_abandoned` is asked before each step: nobody wants the rest when it is true.
 
+        :raises NotYet: what was done so far stays, recorded, for the next attempt.
         :raises AgentError: nothing is left behind but what a later call can undo.
         :raises MoreGpus: nothing was done.
         """
@@ -95,15 +94,15 @@ class Executor:
         self._ledger.refresh()
         self._refuse_newer(uid)
         record, tombstone = self._ledger.record(uid), self._tombstones.get(uid)
-        touched = gpus_of(claim, inventory) | self._gpus_left(uid, record, tombstone)
+        touched = study.locks | self._gpus_left(uid, record, tombstone)
         if not touched <= locked:
             raise MoreGpus(touched)
         if tombstone:
             self._lay_to_rest(tombstone)
         if record and self._is_current(record, claim):
-            self._mend(record)
+            self._complete(record, study)
             return record.prepared()
-        plan = self._plan(claim, inventory)
+        plan = self._plan(study)
         if record:
             log.info("earlier preparation replaced", claim=uid, boot_id=record.boot_id)
             self._undo(record)
@@ -183,6 +182,13 @@ class Executor:
         """Effects from before a reboot are unverified: they are made anew."""
         return record.boot_id == self._boot_id and record.allocation == claim.fingerprint
 
+    def _complete(self, record: Record, study: Study) -> None:
+        try:
+            self._mend(record)
+        except NotYet:
+            self._plan(study)  # says so when waiting has become pointless
+            raise
+
     def _mend(self, record: Record) -> int:
         """Apply again what does not hold any more; how many steps that were."""
         mended = 0
@@ -195,14 +201,11 @@ class Executor:
                 mended += 1
         return mended
 
-    def _plan(self, claim: AllocatedClaim, inventory: Inventory) -> Plan:
+    def _plan(self, study: Study) -> Plan:
         records = self._ledger.records()
-        left = self._effects.fences(
-            gpus_of(claim, inventory), known=(record.claim.uid for record in records)
-        )
+        left = self._effects.fences(study.locks, known=(record.claim.uid for record in records))
         fences = (*self._ledger.fences(), *self._tombstones.fences(), *left)
-        holdings = Holdings(records, fences)
-        return make_plan(claim, inventory=inventory, holdings=holdings, rules=self._rules)
+        return study.plan(Holdings(records, fences))
 
     def _begin(self, claim: AllocatedClaim, plan: Plan, is_abandoned: Callable[[], bool]) -> Record:
         record = Record(
@@ -220,6 +223,8 @@ class Executor:
                     raise Retryable("Overtaken", "the claim was unprepared meanwhile")
                 begun += 1
                 record = self._apply(record, index)
+        except NotYet:
+            raise
         except Exception:
             self._roll_back(record, begun=begun)
             raise

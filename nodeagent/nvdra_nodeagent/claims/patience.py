@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import structlog
 
-from nvdra_nodeagent.errors import NodeFault, Retryable
+from nvdra_nodeagent.errors import NodeFault, NotYet, Retryable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -23,6 +23,9 @@ DEFAULT_BUDGET_S: Final = 30.0
 
 FAULT_BUDGET_S: Final = 5.0
 """For what somebody has to mend: only an answer puts the cause into the pod's events."""
+
+POLL_S: Final = 0.8
+"""For what will happen by itself, should nobody tell."""
 
 _FIRST_PAUSE_S: Final = 0.1
 _LAST_PAUSE_S: Final = 2.0
@@ -38,11 +41,18 @@ class Patience:
     ) -> None:
         self._budget_s = budget_s
         self._fault_budget_s = min(budget_s, fault_budget_s)
-        self._ended = asyncio.Event()
+        self._is_over = False
+        self._news = asyncio.Event()
 
     def end(self) -> None:
         """From now on attempts that fail are the last ones: the next agent will be called."""
-        self._ended.set()
+        self._is_over = True
+        self.wake()
+
+    def wake(self) -> None:
+        """End all pauses now: what was waited for may be there."""
+        self._news.set()
+        self._news = asyncio.Event()
 
     async def persevere(
         self,
@@ -60,26 +70,29 @@ class Patience:
         started = loop.time()
         pause_s, told = _FIRST_PAUSE_S, ""
         while True:
+            news = self._news  # of the time before the attempt, which may look at it too early
             try:
                 return await attempt(started + self._budget_s)
             except Retryable as error:
-                wait_s = pause_s * random.uniform(0.75, 1.25)
+                waits = isinstance(error, NotYet)
+                wait_s = POLL_S if waits else pause_s * random.uniform(0.75, 1.25)
                 late = loop.time() + wait_s >= started + self._limit_s(error)
-                if late or self._ended.is_set():
+                if late or self._is_over:
                     raise
                 on_failure(error)
                 if str(error) != told:
                     log.warning("attempt failed, will retry", claim=claim.uid, error=str(error))
                     told = str(error)
-                if await self._ends_within(wait_s):
+                await _first_of(news, wait_s=wait_s)
+                if self._is_over:
                     raise
-            pause_s = min(2 * pause_s, _LAST_PAUSE_S)
+            pause_s = _FIRST_PAUSE_S if waits else min(2 * pause_s, _LAST_PAUSE_S)
 
     def _limit_s(self, error: Retryable) -> float:
         return self._fault_budget_s if isinstance(error, NodeFault) else self._budget_s
 
-    async def _ends_within(self, pause_s: float) -> bool:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(pause_s):
-                await self._ended.wait()
-        return self._ended.is_set()
+
+async def _first_of(news: asyncio.Event, *, wait_s: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(wait_s):
+            await news.wait()

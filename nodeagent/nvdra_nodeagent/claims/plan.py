@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from nvdra_api import GpuConfig, MigDeviceConfig
 from nvdra_api.configs import DEFAULT_INTERVAL, INTERVALS, TIME_SLICING
@@ -41,6 +41,31 @@ class Plan:
     devices: tuple[HeldDevice, ...]
 
 
+class Study(Protocol):
+    """A claim with everything that planning it needs, looked up before any lock is taken."""
+
+    @property
+    def locks(self) -> frozenset[str]:
+        """The GPUs, or what stands for them in another driver, that its steps may touch."""
+        ...
+
+    def plan(self, holdings: Holdings) -> Plan:
+        """Pure. :raises AgentError: the claim cannot be served (`Permanent`), or not now."""
+        ...
+
+
+class Planner(Protocol):
+    """How the claims of one driver are planned."""
+
+    @property
+    def driver(self) -> str: ...
+
+    async def study(self, claim: AllocatedClaim) -> Study:
+        """Look up what planning needs. What could not be found out is said by `Study.plan`: an
+        earlier preparation of the claim is answered all the same."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class PlanRules:
     """What does not change from claim to claim. `cdi_id` names a claim's device for CDI."""
@@ -48,6 +73,37 @@ class PlanRules:
     driver: str
     gates: FeatureGates
     cdi_id: Callable[[str, str], str]
+
+
+@dataclass(frozen=True, slots=True)
+class GpuStudy(Study):
+    """A claim for GPUs, and the GPUs as they are now."""
+
+    claim: AllocatedClaim
+    inventory: Inventory
+    rules: PlanRules
+
+    @property
+    def locks(self) -> frozenset[str]:
+        return gpus_of(self.claim, self.inventory)
+
+    def plan(self, holdings: Holdings) -> Plan:
+        return make_plan(self.claim, inventory=self.inventory, holdings=holdings, rules=self.rules)
+
+
+@dataclass(frozen=True, slots=True)
+class GpuPlanner(Planner):
+    """Plans claims for GPUs by the inventory alone."""
+
+    rules: PlanRules
+    inventory: Callable[[], Inventory]
+
+    @property
+    def driver(self) -> str:
+        return self.rules.driver
+
+    async def study(self, claim: AllocatedClaim) -> GpuStudy:
+        return GpuStudy(claim, self.inventory(), self.rules)
 
 
 def make_plan(

@@ -19,7 +19,7 @@ import structlog
 from nvdra_nodeagent.claims.allocation import parse_claim
 from nvdra_nodeagent.claims.model import ClaimRef
 from nvdra_nodeagent.claims.overlap import extent_of
-from nvdra_nodeagent.claims.plan import Holdings, gpus_of, make_plan
+from nvdra_nodeagent.claims.plan import Holdings
 from nvdra_nodeagent.claims.record import Record, StepEntry
 from nvdra_nodeagent.errors import AgentError, Permanent, Retryable
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from nvdra_kube.api import Body
     from nvdra_nodeagent.claims.allocation import AllocatedClaim
     from nvdra_nodeagent.claims.ledger import Ledger, Traces
-    from nvdra_nodeagent.claims.plan import Plan, PlanRules
+    from nvdra_nodeagent.claims.plan import Plan, Planner, Study
     from nvdra_nodeagent.claims.reader import ClaimReader
     from nvdra_nodeagent.claims.record import Fence, HeldDevice
     from nvdra_nodeagent.claims.sweeper import ThreadHop
@@ -73,7 +73,7 @@ class Reconciler:
         reader: ClaimReader,
         *,
         traces: Traces,
-        rules: PlanRules,
+        planner: Planner,
         pool: str,
         boot_id: str,
         inventory: Callable[[], Inventory],
@@ -84,7 +84,7 @@ class Reconciler:
         self._ledger = ledger
         self._reader = reader
         self._traces = traces
-        self._rules = rules
+        self._planner = planner
         self._pool = pool
         self._boot_id = boot_id
         self._inventory = inventory
@@ -168,17 +168,13 @@ class Reconciler:
         """:raises AgentError: why the claim has to stay fenced."""
         body = await self._body(fence, bodies)
         ref = _ref_of(body)
-        claim = parse_claim(body, ref=ref, driver=self._rules.driver, pool=self._pool)
+        claim = parse_claim(body, ref=ref, driver=self._planner.driver, pool=self._pool)
         held = [result.device for result in claim.results if not result.admin]
         self._ledger.widen(fence.uid, held)
         if not body["status"].get("reservedFor"):
             raise Retryable("NotReserved", f"claim {ref} is reserved for no pod")
-        inventory = self._inventory()
-        await self._exclusively(
-            ref,
-            lambda: self._rebuild_locked(claim, inventory),
-            gpus=gpus_of(claim, inventory),
-        )
+        study = await self._planner.study(claim)
+        await self._exclusively(ref, lambda: self._rebuild_locked(claim, study), gpus=study.locks)
 
     async def _body(self, fence: Fence, bodies: Mapping[str, Body]) -> Body:
         if fence.claim and fence.claim.name:
@@ -189,14 +185,13 @@ class Reconciler:
             return bodies[fence.uid]
         raise Permanent("ClaimNotFound", "the claim is gone; it is released by the sweeper")
 
-    def _rebuild_locked(self, claim: AllocatedClaim, inventory: Inventory) -> None:
+    def _rebuild_locked(self, claim: AllocatedClaim, study: Study) -> None:
         uid = claim.ref.uid
         self._ledger.refresh()
         fence = self._ledger.fence(uid)
         if fence is None or fence.newer:
             return  # settled since
-        holdings = Holdings(self._ledger.records(), self._ledger.fences())
-        plan = make_plan(claim, inventory=inventory, holdings=holdings, rules=self._rules)
+        plan = study.plan(Holdings(self._ledger.records(), self._ledger.fences()))
         check_artefact(plan, self._traces.device_names(uid))
         log.info("claim record rebuilt", claim=uid, devices=[held.device for held in plan.devices])
         self._ledger.commit(

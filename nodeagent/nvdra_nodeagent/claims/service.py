@@ -17,24 +17,25 @@ from nvdra_nodeagent.claims.books import open_books
 from nvdra_nodeagent.claims.model import ClaimService, PreparedDevice
 from nvdra_nodeagent.claims.observer import SilentObserver
 from nvdra_nodeagent.claims.patience import DEFAULT_BUDGET_S, Patience
-from nvdra_nodeagent.claims.plan import gpus_of
 from nvdra_nodeagent.claims.reader import ClaimReader
 from nvdra_nodeagent.claims.sweeper import DEFAULT_GRACE_S
 from nvdra_nodeagent.claims.upkeep import Keepers
 from nvdra_nodeagent.claims.workplace import Workplace
 from nvdra_nodeagent.claims.workshop import DEFAULT_THREADS
-from nvdra_nodeagent.errors import AgentError, Permanent, Retryable
+from nvdra_nodeagent.errors import AgentError, NotYet, Permanent, Retryable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
     from nvdra_kube.api import KubeApi
-    from nvdra_nodeagent.claims.books import NodeFacts
+    from nvdra_nodeagent.claims.allocation import AllocatedClaim
+    from nvdra_nodeagent.claims.books import NodeFacts, OwnSteps
     from nvdra_nodeagent.claims.model import ClaimRef
     from nvdra_nodeagent.claims.observer import ClaimObserver, Operation, StateKind
+    from nvdra_nodeagent.claims.plan import Study
     from nvdra_nodeagent.claims.reconcile import ReconcileReport
-    from nvdra_nodeagent.claims.record import HeldDevice
+    from nvdra_nodeagent.claims.record import HeldDevice, Record
     from nvdra_nodeagent.claims.sweeper import SweepReport
     from nvdra_nodeagent.claims.verifier import VerifyReport
     from nvdra_nodeagent.steps.cdi import CdiFiles
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 DRAIN_S: Final = 5.0
+_STUDY_KEPT_S: Final = 10.0
+"""How long a claim that waits for something goes by what was looked up for it."""
 
 _Devices: TypeAlias = tuple[PreparedDevice, ...]
 _DOING: Final = {"prepare": "preparing", "unprepare": "unpreparing"}
@@ -82,11 +85,13 @@ class NodeClaims(ClaimService):
         cdi: CdiFiles,
         settings: Mapping[type[SharedStep], GpuSetting],
         state_dir: Path,
+        own_steps: OwnSteps = lambda records: {},
         observer: ClaimObserver | None = None,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         """`state_dir` holds the journal and is shared with another agent during an update.
-        `settings` are the ways to set on a GPU what steps set there.
+        `settings` are the ways to set on a GPU what steps set there; `own_steps` makes handlers
+        of steps that only this driver has.
 
         :raises Retryable: the lock file in `state_dir` cannot be opened.
         """
@@ -95,6 +100,7 @@ class NodeClaims(ClaimService):
         self._observer = observer or SilentObserver()
         self._patience = Patience(budget_s=limits.retry_budget_s)
         self._causes: dict[str, Retryable] = {}
+        self._studies: dict[str, tuple[AllocatedClaim, Study, float]] = {}
         self._reader = ClaimReader(api)
         self._place = Workplace(state_dir, threads=limits.threads, observer=self._observer)
         self._books = open_books(
@@ -104,6 +110,7 @@ class NodeClaims(ClaimService):
             settings=settings,
             timing=self._observer.step_done,
             on_damage=self._tell_damage,
+            own_steps=own_steps,
         )
         self._keepers = Keepers(
             self._books,
@@ -164,6 +171,14 @@ class NodeClaims(ClaimService):
     def hardware_changed(self) -> None:
         """The inventory is another one: effects on the hardware may be gone. In the loop only."""
         self._keepers.verifier.wake()
+
+    def wake(self) -> None:
+        """What claims wait for may have happened: try them now. In the loop only."""
+        self._patience.wake()
+
+    def records(self) -> tuple[Record, ...]:
+        """What the claims of this node hold, as this agent last saw it."""
+        return self._books.ledger.records()
 
     def held_devices(self) -> tuple[HeldDevice, ...]:
         """The devices of all claims that are prepared."""
@@ -277,6 +292,7 @@ class NodeClaims(ClaimService):
             outcome = _worded(crash, operation=operation, ref=ref)
         finally:
             self._causes.pop(ref.uid, None)
+            self._studies.pop(ref.uid, None)
             self._observer.in_flight(operation, -1)
         self._report(operation, ref, outcome, duration_s=time.monotonic() - started)
         return outcome
@@ -284,20 +300,31 @@ class NodeClaims(ClaimService):
     async def _prepare_once(self, ref: ClaimRef, deadline: float) -> _Devices:
         if not is_claim_uid(ref.uid):
             raise Permanent("InvalidUid", f"{ref.uid!r} cannot be the UID of a claim")
-        body = await self._reader.get(ref)
-        self._observer.seen(ref, body)
-        claim = parse_claim(body, ref=ref, driver=self._node.rules.driver, pool=self._node.pool)
-        inventory, abandoned = self._node.inventory(), threading.Event()
+        claim, study = await self._studied(ref)
+        abandoned = threading.Event()
         return await self._place.locked(
             "prepare",
             ref.uid,
             lambda locked: self._books.executor.prepare(
-                claim, inventory=inventory, locked=locked, is_abandoned=abandoned.is_set
+                claim, study=study, locked=locked, is_abandoned=abandoned.is_set
             ),
-            gpus=gpus_of(claim, inventory),
+            gpus=study.locks,
             deadline=deadline,
             on_cancel=abandoned.set,
         )
+
+    async def _studied(self, ref: ClaimRef) -> tuple[AllocatedClaim, Study]:
+        now_s = asyncio.get_running_loop().time()
+        if isinstance(self._causes.get(ref.uid), NotYet) and ref.uid in self._studies:
+            claim, study, since_s = self._studies[ref.uid]
+            if now_s - since_s < _STUDY_KEPT_S:
+                return claim, study
+        body = await self._reader.get(ref)
+        self._observer.seen(ref, body)
+        claim = parse_claim(body, ref=ref, driver=self._node.planner.driver, pool=self._node.pool)
+        study = await self._node.planner.study(claim)
+        self._studies[ref.uid] = claim, study, now_s
+        return claim, study
 
     async def _unprepare_once(self, ref: ClaimRef, deadline: float) -> None:
         if not is_claim_uid(ref.uid):

@@ -61,7 +61,7 @@ class Keepers:
             books.ledger,
             reader,
             traces=cdi,
-            rules=node.rules,
+            planner=node.planner,
             pool=node.pool,
             boot_id=node.boot_id,
             inventory=node.inventory,
