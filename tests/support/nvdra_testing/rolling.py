@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from nvdra_api.names import GPU_DRIVER
 from nvdra_kube.resources import (
     EVENTS,
+    NODES,
     PODS,
     RESOURCE_CLAIM_TEMPLATES,
     RESOURCE_CLAIMS,
@@ -27,9 +28,9 @@ if TYPE_CHECKING:
     from nvdra_sim.cluster.agent_process import AgentProcess
     from nvdra_sim.cluster.embedded import EmbeddedCluster
 
-NAME = "node-1"
+NAME = "rolling-1"
 NAMESPACE = "default"
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 _TEMPLATE = "one-gpu"
 
 
@@ -141,7 +142,7 @@ class RollingNode:
         return [path.name for path in (*directories.cdi.iterdir(), *records)]
 
     @asynccontextmanager
-    async def churning(self, loops: int = 4) -> AsyncIterator[Churn]:
+    async def churning(self, loops: int = 3) -> AsyncIterator[Churn]:
         """Pods that come and go, in as many loops, until the end of the context."""
         churn = Churn()
         churn.tasks = [
@@ -200,11 +201,21 @@ async def a_rolling_node(root: Path) -> AsyncIterator[RollingNode]:
             asyncio.create_task(made._watch_slices(), name="watch"),
         ]
         try:
+            # As on a real node: no pod, and so no agent, before the node is registered.
+            async with asyncio.timeout(PATIENCE_S):
+                while NAME not in await _names(cluster):
+                    await asyncio.sleep(0.02)
             yield made
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _names(cluster: EmbeddedCluster) -> list[str]:
+    """Nodes whose kubelet has said which version it is."""
+    nodes = (await cluster.api.list(NODES))["items"]
+    return [node["metadata"]["name"] for node in nodes if "nodeInfo" in node.get("status", {})]
 
 
 def a_pod(name: str, script: str) -> dict[str, Any]:
