@@ -11,7 +11,16 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parents[1]
-SOURCES = ("crds", "kube", "nodeagent", "sim", "cli", "manifests/demo", "pyproject.toml")
+SOURCES = (
+    "crds",
+    "kube",
+    "operator",
+    "nodeagent",
+    "sim",
+    "cli",
+    "manifests/demo",
+    "pyproject.toml",
+)
 
 # Names of processors: in OCI and Debian, in Python wheels, in GNU tools.
 ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}

@@ -31,8 +31,10 @@ def pool_of(*gpus: Gpu) -> PoolPlan:
     return plan_pool(an_inventory(*gpus), node="node-1", server=SERVER)
 
 
-def device_of(gpu: Gpu, **options: bool) -> SliceDevice:
-    plan = plan_pool(an_inventory(gpu), node="node-1", server=(1, 36), **options)
+def device_of(gpu: Gpu, *, list_attributes: bool = False) -> SliceDevice:
+    plan = plan_pool(
+        an_inventory(gpu), node="node-1", server=(1, 36), list_attributes=list_attributes
+    )
     (content,) = plan.slices
     return content.devices[0]
 
