@@ -9,7 +9,10 @@ import importlib
 import sys
 from pathlib import Path
 
-BENCHMARKS = ("prepare", "start", "simulate", "ring", "imex", "domains")
+BENCHMARKS = (
+    *("prepare", "parallel", "recovery", "churn", "costs", "soak"),
+    *("start", "simulate", "ring", "imex", "domains"),
+)
 PROGRAMS = ("api_server", "floor_server")
 
 

@@ -52,10 +52,12 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class RunningAgent:
-    """An agent whose slices stand in the API; `visible_s` after its start they did."""
+    """An agent whose slices stand in the API; `visible_s` after its start they did, and after
+    `serving_s` its socket was there too."""
 
     process: asyncio.subprocess.Process
     visible_s: float
+    serving_s: float
 
     def memory_mib(self) -> dict[str, float]:
         """Resident, proportional (shared pages divided among their users), and anonymous memory."""
@@ -63,6 +65,10 @@ class RunningAgent:
         fields = dict(line.split(":", 1) for line in text.splitlines()[1:])
         wanted = {"resident": "Rss", "proportional": "Pss", "anonymous": "Anonymous"}
         return {name: int(fields[key].split()[0]) / 1024 for name, key in wanted.items()}
+
+    def files(self) -> int:
+        """Open ones, sockets and the like too."""
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
 
     def threads(self) -> int:
         return len(list(Path(f"/proc/{self.process.pid}/task").iterdir()))
@@ -81,7 +87,7 @@ async def running_agent(node: Node, *extra: str) -> AsyncIterator[RunningAgent]:
                 raise RuntimeError(f"the agent ended:\n{node.directories.agent_log.read_text()}")
             visible_s = time.perf_counter() - started
             await _first(_serving(node), process.wait())
-            yield RunningAgent(process, visible_s)
+            yield RunningAgent(process, visible_s, time.perf_counter() - started)
         finally:
             if process.returncode is None:
                 process.terminate()

@@ -1,4 +1,4 @@
-"""The kubelet's side: claims on 8 GPUs, one connection, calls one after another or at once."""
+"""The kubelet's side: claims by lane, one connection, calls one after another or at once."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Timings:
 
 
 class Driver:
-    """One driver behind its socket. `claims` holds references by GPU; all may be used again."""
+    """One driver behind its socket. `claims` holds references by lane; all may be used again."""
 
     def __init__(self, stub: Any, claims: Sequence[Sequence[Mapping[str, str]]]) -> None:
         self._stub = stub
@@ -48,12 +48,18 @@ class Driver:
         self._next = [0] * len(claims)
 
     async def loop(self, lanes: int, *, cycles: int) -> Timings:
-        """So many calls in flight, each lane on a GPU of its own: prepare, unprepare, next."""
+        """So many calls in flight, one in each of the first lanes: prepare, unprepare, next."""
+        return await self.lanes(range(lanes), cycles=cycles)
+
+    async def lanes(self, lanes: Sequence[int], *, cycles: int) -> Timings:
+        """As `loop`, in these lanes."""
         timings = Timings()
         started = time.perf_counter()
         async with asyncio.TaskGroup() as group:
-            for gpu in range(lanes):
-                group.create_task(self._lane(gpu, cycles // lanes, timings), name=f"lane {gpu}")
+            for lane in lanes:
+                group.create_task(
+                    self._lane(lane, cycles // len(lanes), timings), name=f"lane {lane}"
+                )
         timings.whole_s = time.perf_counter() - started
         return timings
 
@@ -62,7 +68,7 @@ class Driver:
         timings = Timings()
         started = time.perf_counter()
         for _ in range(cycles // width):
-            claims = [self._take(gpu) for gpu in range(width)]
+            claims = [self._take(lane) for lane in range(width)]
             await asyncio.gather(*(self.prepare(claim, timings) for claim in claims))
             await asyncio.gather(*(self.unprepare(claim, timings) for claim in claims))
         timings.whole_s = time.perf_counter() - started
@@ -85,21 +91,41 @@ class Driver:
         if error := answer.claims[claim["uid"]].error:
             raise RuntimeError(f"unprepare failed: {error}")
 
-    def take(self, gpu: int) -> Mapping[str, str]:
-        """The next claim on this GPU."""
-        return self._take(gpu)
+    async def prepare_all(self, claims: Sequence[Mapping[str, str]]) -> None:
+        """All in one call. Raises `RuntimeError` when one of them fails."""
+        request = messages.NodePrepareResourcesRequest(claims=[messages.Claim(**c) for c in claims])
+        answer = await self._stub.NodePrepareResources(request, timeout=CALL_LIMIT_S)
+        _raise_first(answer, claims)
 
-    async def _lane(self, gpu: int, cycles: int, timings: Timings) -> None:
+    async def unprepare_all(self, claims: Sequence[Mapping[str, str]]) -> None:
+        """As `prepare_all`."""
+        request = messages.NodeUnprepareResourcesRequest(
+            claims=[messages.Claim(**claim) for claim in claims]
+        )
+        answer = await self._stub.NodeUnprepareResources(request, timeout=CALL_LIMIT_S)
+        _raise_first(answer, claims)
+
+    def take(self, lane: int) -> Mapping[str, str]:
+        """The next claim of this lane."""
+        return self._take(lane)
+
+    async def _lane(self, lane: int, cycles: int, timings: Timings) -> None:
         for _ in range(cycles):
-            claim = self._take(gpu)
+            claim = self._take(lane)
             await self.prepare(claim, timings)
             await self.unprepare(claim, timings)
 
-    def _take(self, gpu: int) -> Mapping[str, str]:
-        claims = self._claims[gpu]
-        claim = claims[self._next[gpu] % len(claims)]
-        self._next[gpu] += 1
+    def _take(self, lane: int) -> Mapping[str, str]:
+        claims = self._claims[lane]
+        claim = claims[self._next[lane] % len(claims)]
+        self._next[lane] += 1
         return claim
+
+
+def _raise_first(answer: Any, claims: Sequence[Mapping[str, str]]) -> None:
+    for claim in claims:
+        if claim["uid"] not in answer.claims or answer.claims[claim["uid"]].error:
+            raise RuntimeError(f"{claim['name']}: {answer.claims[claim['uid']].error}")
 
 
 @asynccontextmanager

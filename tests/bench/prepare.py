@@ -11,14 +11,13 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 from .agent import running_agent
-from .child import Child, child
 from .figures import cpu_s, medians, print_document, progress, spread
+from .floor import a_floor, sizes_of
 from .kubelet import Driver, Timings, connected
-from .setting import Setting, a_setting, rounds_of
+from .setting import a_setting, rounds_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
-    from pathlib import Path
 
     Pattern = Callable[[Driver, int], Awaitable[Timings]]
     Side = tuple[Driver, int]  # with the process id of its server
@@ -40,9 +39,8 @@ async def _measure(rounds: int, *, cycles: int) -> dict[str, Any]:
         setting = await stack.enter_async_context(a_setting())
         process = (await stack.enter_async_context(running_agent(setting.node))).process
         agent = await stack.enter_async_context(connected(setting.node.socket, setting.claims))
-        sizes = await _sizes(setting, agent)
-        server = await _floor(stack, setting, sizes)
-        socket = _floor_directory(setting) / "dra.sock"
+        sizes = await sizes_of(setting, agent)
+        server, socket = await a_floor(stack, setting, sizes)
         floor = await stack.enter_async_context(connected(socket, setting.claims))
         for driver in (agent, floor):
             await driver.loop(8, cycles=80)  # connections are opened, caches are filled
@@ -55,40 +53,6 @@ async def _measure(rounds: int, *, cycles: int) -> dict[str, Any]:
         after = await setting.api_server.ask()
     writes = sum(after[verb] - before[verb] for verb in ("create", "update", "patch", "delete"))
     return {"patterns": patterns, "rounds": rounds, "files": sizes, "api_writes": writes}
-
-
-async def _sizes(setting: Setting, agent: Driver) -> dict[str, int]:
-    """What the agent writes for a claim; the floor writes as much."""
-    claim = agent.take(0)
-    await agent.prepare(claim, Timings())
-    sizes = {
-        "journal_bytes": _file_of(claim["uid"], setting.node.directories.plugins).stat().st_size,
-        "cdi_bytes": _file_of(claim["uid"], setting.node.directories.cdi).stat().st_size,
-    }
-    await agent.unprepare(claim, Timings())
-    return sizes
-
-
-def _file_of(uid: str, directory: Path) -> Path:
-    return next(directory.rglob(f"*{uid}*"))
-
-
-async def _floor(stack: AsyncExitStack, setting: Setting, sizes: dict[str, int]) -> Child:
-    root = _floor_directory(setting)
-    root.mkdir()
-    access = setting.node.access
-    arguments = {
-        "root": root,
-        "port": access.port,
-        "service_account_dir": access.service_account_dir,
-        **sizes,
-    }
-    return await stack.enter_async_context(child("floor_server", arguments))
-
-
-def _floor_directory(setting: Setting) -> Path:
-    """Beside the agent's: file systems are not equally fast everywhere on a disk."""
-    return setting.node.directories.root / "floor"
 
 
 async def _compare(

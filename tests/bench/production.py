@@ -18,6 +18,24 @@ from packaging.requirements import Requirement
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_COUNTING: Final = """
+import os, sys
+
+_log = os.open({log!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+_fsync = os.fsync
+
+def fsync(descriptor):
+    os.write(_log, b"fsync ")
+    _fsync(descriptor)
+
+def hear(event, arguments):
+    if event in ("os.rename", "os.remove"):
+        os.write(_log, event.partition(".")[2].encode() + b" ")
+
+os.fsync = fsync
+sys.addaudithook(hear)
+"""
+
 OURS: Final = ("nvdra_api", "nvdra_kube", "nvdra_nodeagent", "nvdra_sim")
 _NOT_CODE: Final = ("..", "__pycache__")
 
@@ -36,6 +54,16 @@ def production_python(directory: Path) -> Path:
     for found in _closure("nvdra", "nodeagent"):
         _link(found, site)
     return directory / "bin" / "python"
+
+
+def count_writes(python: Path) -> Path:
+    """From now on programs of this interpreter tell of each durable operation on files, one word
+    each; answers the file that has them."""
+    log = python.parents[1] / "writes.log"
+    site = next(python.parents[1].glob("lib/python*/site-packages"))
+    (site / "sitecustomize.py").write_text(_COUNTING.format(log=str(log)))
+    log.touch()
+    return log
 
 
 def environ(**variables: str) -> dict[str, str]:

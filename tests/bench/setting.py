@@ -18,12 +18,13 @@ from .production import production_python
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-CLAIMS_PER_GPU = 25
+CLAIMS_PER_LANE = 25
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """`api_server` answers with its counts of calls; `claims` are references by GPU."""
+    """`api_server` answers with its counts of calls; `claims` are references by lane, of which
+    the first eight have a GPU each, and `sliced` those of one that asks for time slices."""
 
     root: Path
     api_server: Child
@@ -34,14 +35,19 @@ class Setting:
         claims: list[list[dict[str, str]]] = self.api_server.ready["claims"]
         return claims
 
+    @property
+    def sliced(self) -> list[dict[str, str]]:
+        sliced: list[dict[str, str]] = self.api_server.ready["sliced"]
+        return sliced
+
 
 @asynccontextmanager
-async def a_setting() -> AsyncIterator[Setting]:
+async def a_setting(*, claims_per_lane: int = CLAIMS_PER_LANE) -> AsyncIterator[Setting]:
     """Everything below one temporary directory, on the disk that $TMPDIR is on."""
     with tempfile.TemporaryDirectory(prefix="nvdra-bench-") as text:
         root = Path(text)
         account = root / "serviceaccount"
-        arguments = {"service_account_dir": account, "claims_per_gpu": CLAIMS_PER_GPU}
+        arguments = {"service_account_dir": account, "claims_per_lane": claims_per_lane}
         async with child("api_server", arguments) as server:
             directories = NodeDirectories(root / "node")
             directories.create()

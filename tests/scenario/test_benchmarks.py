@@ -31,6 +31,44 @@ def test_prepare_compares_the_agent_with_a_floor() -> None:
 
 
 @pytest.mark.timeout(300)
+def test_parallel_compares_numbers_in_flight_and_a_slow_gpu() -> None:
+    document = run("parallel")
+    assert set(document["in_flight"]) == {"1", "4", "8", "16"}
+    assert document["in_flight"]["8"]["rate_to_one_loop"]["median"] > 0
+    assert document["slow_gpu"]["p99_beside_to_alone"]["median"] > 0
+
+
+@pytest.mark.timeout(300)
+def test_recovery_waits_for_a_hundred_claims_and_for_wiped_slices() -> None:
+    document = run("recovery")
+    assert document["claims"] == 100
+    assert document["recovery"]["with_claims"]["all_answered_s"]["median"] > 0
+    assert document["wiped_slices"]["back_s"]["median"] > 0
+
+
+@pytest.mark.timeout(300)
+def test_churn_looks_at_memory_threads_and_files() -> None:
+    document = run("churn")
+    assert document["threads"] <= 8  # as many as were in flight
+    assert document["files"] <= 8
+    assert document["looks"][-1]["resident"] > 0
+
+
+def test_a_claim_costs_two_durable_writes_and_one_call() -> None:
+    plain = run("costs")["plain"]
+    assert plain["prepare"] == {"fsync": 4, "rename": 2, "get": 1}
+    assert plain["prepare_again"] == {"get": 1}
+    assert plain["unprepare"] == {"fsync": 2, "remove": 2}
+
+
+@pytest.mark.timeout(300)
+def test_a_soak_leaves_nothing() -> None:
+    (document,) = run("soak")["runs"]
+    assert document["unprepared"] > 0
+    assert document["left_over"] == 0
+
+
+@pytest.mark.timeout(300)
 def test_start_sees_no_writes_of_an_agent_that_finds_all_in_place() -> None:
     document = run("start")
     assert document["restart_with_unchanged_hardware"]["writes"] == 0

@@ -13,7 +13,7 @@ from nvdra_testing.process_node import a_process_node
 if TYPE_CHECKING:
     from pathlib import Path
 
-CYCLES = 3
+CYCLES = 2
 
 
 @pytest.mark.timeout(300)
