@@ -75,8 +75,12 @@ class KubeApi(Protocol):
         label_selector: str = "",
         field_selector: str = "",
         resource_version: str = "",
+        metadata_only: bool = False,
     ) -> Body:
-        """The whole List object: `items` and `metadata.resourceVersion`."""
+        """The whole List object: `items` and `metadata.resourceVersion`.
+
+        `metadata_only` asks for no more than the items' metadata; some servers send all the same.
+        """
         ...
 
     async def create(

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 __all__ = ["Exchange", "KubeSession", "Options"]
 
 _SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+# A server that cannot leave the rest out sends it.
+_METADATA: Final = (
+    "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
+)
 _EVENT_TYPES: Final = frozenset({"ADDED", "MODIFIED", "DELETED", "BOOKMARK"})
 
 
@@ -129,13 +133,16 @@ class KubeSession(KubeApi):
         label_selector: str = "",
         field_selector: str = "",
         resource_version: str = "",
+        metadata_only: bool = False,
     ) -> Body:
         query = _query(
             labelSelector=label_selector,
             fieldSelector=field_selector,
             resourceVersion=resource_version,
         )
-        return await self._object(_call("list", "GET", resource, None, namespace, query=query))
+        accept = _METADATA if metadata_only else ""
+        call = _call("list", "GET", resource, None, namespace, query=query, accept=accept)
+        return await self._object(call)
 
     async def create(
         self,
@@ -262,6 +269,7 @@ def _call(
     query: Mapping[str, str] | None = None,
     body: Any = None,
     content_type: str = "application/json",
+    accept: str = "",
 ) -> Call:
     target = "/".join(part for part in (namespace, name, subresource) if part)
     # An empty name would turn the call on one object into one on all of them.
@@ -278,6 +286,7 @@ def _call(
         query=query or {},
         content=None if body is None else msgspec.json.encode(body),
         content_type=content_type,
+        accept=accept,
     )
 
 

@@ -72,6 +72,7 @@ class Call:
     query: Mapping[str, str] = field(default_factory=dict)
     content: bytes | None = None
     content_type: str = "application/json"
+    accept: str = ""
 
     def __str__(self) -> str:
         return f"{self.verb} {self.resource} {self.target}".rstrip()
@@ -172,6 +173,8 @@ class Transport:
     ) -> aiohttp.ClientResponse:
         """One request on the wire; aiohttp repeats GET, PUT and DELETE on a dropped connection."""
         headers = {"Content-Type": call.content_type} if call.content is not None else {}
+        if call.accept:
+            headers["Accept"] = call.accept
         if authorization:
             headers["Authorization"] = authorization
         started_s, status = _now_s(), 0

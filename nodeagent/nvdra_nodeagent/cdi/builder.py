@@ -111,7 +111,7 @@ class CdiBuilder:
         :raises Permanent: `CdiSpecInvalid`: CDI cannot express the claim (names).
         """
         hook = _asked("CdiHookMissing", self._machine.cdi_hook.host_path)
-        common = self._driver(hook).edits + _edits_of_nodes(self._control_nodes())
+        common = self._driver(hook).edits + edits_of_nodes(self._control_nodes())
         entries = tuple(
             DeviceEntry(name=device.cdi_name, container_edits=self._device_edits(device, hook))
             for device in sorted(devices, key=lambda device: device.cdi_name)
@@ -128,6 +128,20 @@ class CdiBuilder:
                 f"claim {claim_uid} cannot be expressed in CDI: {'; '.join(problems)}",
             )
         return spec
+
+    def management(self, gpus: Iterable[Gpu]) -> ContainerEdits:
+        """What a program needs that manages all GPUs: driver, control nodes, and every GPU.
+
+        A GPU that cannot be described is left out. :raises AgentError: as `build`.
+        """
+        hook = _asked("CdiHookMissing", self._machine.cdi_hook.host_path)
+        edits = self._driver(hook).edits + edits_of_nodes(self._control_nodes())
+        for gpu in gpus:
+            try:
+                edits += self._gpu_edits(gpu, hook)
+            except (HardwareError, NodeFault) as error:
+                log.warning("GPU left out of management", device=gpu.name, error=str(error))
+        return edits
 
     def basis(self) -> str:
         """Identity of what all documents have in common: another driver, root or library set gives
@@ -193,7 +207,7 @@ class CdiBuilder:
         try:
             edits = self._gpu_edits(device.device.gpu, hook)
             if device.device.mig is not None:
-                edits += _edits_of_nodes(self._mig_nodes(device.device))
+                edits += edits_of_nodes(self._mig_nodes(device.device))
         except HardwareError as error:
             message = f"cannot describe {device.device.name} for CDI: {error}"
             raise NodeFault("DeviceNodeMissing", message, hint=_NODE_HINT) from error
@@ -204,7 +218,7 @@ class CdiBuilder:
         names = self._drm_names(gpu)
         stats = ((name, self._machine.device_nodes.stat(f"/dev/dri/{name}")) for name in names)
         drm = {name: node for name, node in stats if node}
-        edits = _edits_of_nodes([self._node(f"/dev/nvidia{gpu.minor}"), *drm.values()])
+        edits = edits_of_nodes([self._node(f"/dev/nvidia{gpu.minor}"), *drm.values()])
         links = [link for name in drm for link in _by_path_link(name, gpu.pci_bus_id)]
         if not links:
             return edits
@@ -269,7 +283,8 @@ def _by_path_link(name: str, bus_id: str) -> tuple[str, ...]:
     return ("--link", f"../{name}::/dev/dri/by-path/pci-{bus_id}-{kind}") if kind else ()
 
 
-def _edits_of_nodes(nodes: Iterable[DeviceNode]) -> ContainerEdits:
+def edits_of_nodes(nodes: Iterable[DeviceNode]) -> ContainerEdits:
+    """Edits that make these nodes in a container."""
     nodes = list(nodes)
     restricted = {node.gid for node in nodes if not _is_open_to_all(node) and node.gid}
     return ContainerEdits(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from nvdra_api.names import CDI_CLAIM_CLASS, CDI_GPU_VENDOR
+from nvdra_api.names import CDI_CLAIM_CLASS, CDI_COMPUTE_DOMAIN_VENDOR, CDI_GPU_VENDOR
 
 GPU_CLAIM_KIND: Final = f"{CDI_GPU_VENDOR}/{CDI_CLAIM_CLASS}"
+DOMAIN_CLAIM_KIND: Final = f"{CDI_COMPUTE_DOMAIN_VENDOR}/{CDI_CLAIM_CLASS}"
 
 _UID: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,126}[A-Za-z0-9])?")
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from nvdra_api import (
+    ComputeDomainChannelConfig,
+    ComputeDomainDaemonConfig,
     ConfigError,
     GpuConfig,
     MigDeviceConfig,
@@ -33,6 +35,8 @@ KIND_OF_TYPE: Final[dict[str, type[OpaqueConfig]]] = {
     "gpu": GpuConfig,
     "mig": MigDeviceConfig,
     "vfio": VfioDeviceConfig,
+    "channel": ComputeDomainChannelConfig,
+    "daemon": ComputeDomainDaemonConfig,
 }
 """The kind of config that fits each type of device."""
 

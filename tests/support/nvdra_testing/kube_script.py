@@ -102,6 +102,7 @@ class ScriptedKube(KubeStub):
         label_selector: str = "",
         field_selector: str = "",
         resource_version: str = "",
+        metadata_only: bool = False,
     ) -> Body:
         self._record("list", resource_version, namespace, label_selector, field_selector)
         turn = await self._next(Listed)

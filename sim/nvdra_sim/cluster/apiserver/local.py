@@ -48,6 +48,7 @@ class LocalApi(KubeApi):
         label_selector: str = "",
         field_selector: str = "",
         resource_version: str = "",
+        metadata_only: bool = False,
     ) -> Body:
         kind = self.store.catalog.find(resource)
         selector = parse_selector(kind, labels=label_selector, fields=field_selector)
@@ -58,7 +59,10 @@ class LocalApi(KubeApi):
             selector=selector,
             resource_version=resource_version,
         )
-        return await self._serve(call)
+        found = await self._serve(call)
+        if metadata_only:
+            found["items"] = [{"metadata": item["metadata"]} for item in found["items"]]
+        return found
 
     async def create(
         self,
