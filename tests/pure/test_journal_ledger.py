@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import threading
 import zlib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from nvdra_nodeagent.claims.journal import Stamp
     from nvdra_nodeagent.claims.record import Record
 
 
@@ -160,6 +162,36 @@ def test_a_fence_is_settled_by_whoever_sees_the_new_record_first(
     ledger.refresh()
     assert ledger.fences() == ()
     assert not journal.is_quarantined(UID)
+
+
+class HangingJournal(Journal):
+    """Listing it takes until `go_on`."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.listing, self.go_on = threading.Event(), threading.Event()
+        self.go_on.set()
+
+    def entries(self) -> dict[str, Stamp]:
+        self.listing.set()
+        self.go_on.wait()
+        return super().entries()
+
+
+def test_a_glance_does_not_wait_for_a_disk_that_hangs(journal: Journal, tmp_path: Path) -> None:
+    hanging = HangingJournal(tmp_path)
+    ledger = Ledger(hanging, traces=Artefacts({}))
+    ledger.refresh()
+    hanging.listing.clear()
+    hanging.go_on.clear()
+    thread = threading.Thread(target=ledger.refresh)
+    thread.start()
+    hanging.listing.wait()
+    assert ledger.glance_at(UID) == ONE
+    assert set(ledger.glance_at_records()) == {ONE, TWO}
+    assert ledger.device_counts() == {"gpu": 2}
+    hanging.go_on.set()
+    thread.join()
 
 
 def test_a_good_record_outranks_a_quarantined_one(journal: Journal, tmp_path: Path) -> None:

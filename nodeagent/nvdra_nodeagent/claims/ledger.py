@@ -87,9 +87,24 @@ class Ledger:
         with self._lock:
             return tuple(self._fences.values())
 
+    # At a glance: for the event loop, which waits for nobody; a disk may hang under the lock.
+    # What is being read anew at this moment may be missing. Each is one step of the interpreter.
+
     def glance(self) -> tuple[Fence, ...]:
-        """`fences` for people: waits for nobody, though a disk may hang under the lock."""
-        return tuple(self._fences.values())  # one step of the interpreter
+        """`fences` at a glance."""
+        return tuple(self._fences.values())
+
+    def glance_at(self, uid: str) -> Record | None:
+        """`record` at a glance."""
+        return self._records.get(uid)
+
+    def glance_at_records(self) -> tuple[Record, ...]:
+        """`records` at a glance."""
+        return tuple(self._records.values())
+
+    def device_counts(self) -> dict[str, int]:
+        """Held devices by type, at a glance."""
+        return dict(Counter(held.type for r in self.glance_at_records() for held in r.devices))
 
     def commit(self, record: Record) -> None:
         """Write the record, durably; a fence of its claim is settled by it."""
@@ -124,11 +139,6 @@ class Ledger:
             if fence := self._fences.get(uid):
                 names = _unique((*fence.devices, *devices))
                 self._fences[uid] = msgspec.structs.replace(fence, devices=names)
-
-    def device_counts(self) -> dict[str, int]:
-        """Held devices by type."""
-        with self._lock:
-            return dict(Counter(held.type for r in self._records.values() for held in r.devices))
 
     def _read(self, uid: str, stamp: Stamp) -> None:
         try:

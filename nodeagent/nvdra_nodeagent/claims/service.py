@@ -178,11 +178,11 @@ class NodeClaims(ClaimService):
 
     def records(self) -> tuple[Record, ...]:
         """What the claims of this node hold, as this agent last saw it."""
-        return self._books.ledger.records()
+        return self._books.ledger.glance_at_records()
 
     def held_devices(self) -> tuple[HeldDevice, ...]:
         """The devices of all claims that are prepared."""
-        return tuple(held for r in self._books.ledger.records() for held in r.devices)
+        return tuple(held for record in self.records() for held in record.devices)
 
     def last_sweep_s(self) -> float:
         """When a sweep last began, on the loop's clock; 0 before the first one."""
@@ -329,7 +329,7 @@ class NodeClaims(ClaimService):
     async def _unprepare_once(self, ref: ClaimRef, deadline: float) -> None:
         if not is_claim_uid(ref.uid):
             return  # never prepared
-        record = self._books.ledger.record(ref.uid)
+        record = self._books.ledger.glance_at(ref.uid)
         released = await self._place.locked(
             "unprepare",
             ref.uid,
