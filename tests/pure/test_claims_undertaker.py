@@ -30,6 +30,9 @@ class Graveyard:
     stubborn: dict[str, int] = field(default_factory=dict)
     tried: list[tuple[str, float]] = field(default_factory=list)
     busy: set[str] = field(default_factory=set)
+    hanging: set[str] = field(default_factory=set)
+    crashing: set[str] = field(default_factory=set)
+    looks: int = 0
     observer: CountingObserver = field(default_factory=CountingObserver)
     broken: bool = False
 
@@ -43,6 +46,7 @@ class Graveyard:
         )
 
     def unfinished(self) -> set[str]:
+        self.looks += 1
         if self.broken:
             raise Retryable("StorageUnreadable", "no disk")
         return set(self.stubborn)
@@ -52,6 +56,10 @@ class Graveyard:
 
     async def finish(self, uid: str) -> ClaimRef | None:
         self.tried.append((uid, asyncio.get_running_loop().time()))
+        if uid in self.hanging:
+            await asyncio.Event().wait()
+        if uid in self.crashing:
+            raise ValueError("unforeseen")
         if self.stubborn[uid]:
             self.stubborn[uid] -= 1
             raise TROUBLE
@@ -122,3 +130,31 @@ async def test_what_cannot_be_listed_is_listed_later() -> None:
     await asyncio.sleep(15)
     task.cancel()
     assert yard.stubborn == {}
+
+
+@pytest.mark.looptime
+async def test_a_claim_that_is_overdue_and_worked_on_is_not_looked_at_without_pause() -> None:
+    yard = Graveyard({REF.uid: -1})
+    await watched(yard, until=lambda: len(yard.tried) == 1)
+    task = asyncio.create_task(yard.undertaker().run())
+    await asyncio.sleep(0.1)
+    yard.busy.add(REF.uid)
+    looked = yard.looks
+    await asyncio.sleep(20)
+    task.cancel()
+    assert yard.looks - looked <= 22
+
+
+@pytest.mark.looptime
+async def test_claims_that_hang_hold_up_no_other_one() -> None:
+    yard = Graveyard({REF.uid: 0, OTHER.uid: 0}, hanging={min(REF.uid, OTHER.uid)})
+    await watched(yard, until=lambda: len(yard.stubborn) == 1)
+    assert asyncio.get_running_loop().time() < 10
+
+
+@pytest.mark.looptime
+async def test_a_claim_that_cannot_be_finished_for_an_unknown_cause_keeps_no_other() -> None:
+    yard = Graveyard({REF.uid: 0, OTHER.uid: 0}, crashing={min(REF.uid, OTHER.uid)})
+    await watched(yard, until=lambda: len(yard.stubborn) == 1)
+    yard.crashing.clear()
+    await watched(yard, until=lambda: not yard.stubborn)

@@ -38,9 +38,14 @@ class Books:
         self.kept = (a_prepared("one", "gpu-0"), a_prepared("two", "gpu-1"))
         self.basis = "driver 1"
         self.failing: set[str] = set()
+        self.hanging: set[str] = set()
+        self.crashing: set[str] = set()
+        self.disk_works = True
         self.asked: list[str] = []
 
-    def refresh(self) -> None: ...
+    def refresh(self) -> None:
+        if not self.disk_works:
+            raise NodeFault("StorageUnreadable", "no disk")
 
     def records(self) -> tuple[Record, ...]:
         return self.kept
@@ -52,6 +57,10 @@ class Books:
 
     async def verify(self, record: Record) -> bool:
         self.asked.append(record.claim.name)
+        if record.claim.name in self.hanging:
+            await asyncio.Event().wait()
+        if record.claim.name in self.crashing:
+            raise ValueError("unforeseen")
         if record.claim.name in self.failing:
             raise Retryable("DeviceChanged", "gone")
         return True
@@ -149,3 +158,36 @@ async def test_a_pass_tells_what_became_of_each_claim(books: Books) -> None:
     assert (report.held, report.mended) == ([one], [])
     assert list(report.waiting) == [two]
     assert "DeviceChanged" in report.waiting[two]
+
+
+async def test_a_disk_that_fails_at_the_wrong_moment_only_delays_it(books: Books) -> None:
+    books.disk_works = False
+    async with running(books):
+        await asyncio.sleep(100.0)
+        assert books.asked == []
+        books.disk_works = True
+        await asyncio.sleep(60.0)
+    assert books.asked == ["one", "two"]
+
+
+async def test_who_is_stopped_in_the_middle_verifies_all_when_begun_again(books: Books) -> None:
+    verifier = books.verifier()
+    books.hanging = {"one"}
+    task = asyncio.create_task(verifier.run(), name="verifier")
+    await asyncio.sleep(10.0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    books.hanging.clear()
+    books.asked.clear()
+    task = asyncio.create_task(verifier.run(), name="verifier again")
+    await asyncio.sleep(10.0)
+    task.cancel()
+    assert books.asked == ["one", "two"]
+
+
+@pytest.mark.parametrize("trouble", ["hanging", "crashing"])
+async def test_a_claim_that_cannot_be_looked_at_keeps_no_other(books: Books, trouble: str) -> None:
+    getattr(books, trouble).add("one")
+    async with running(books):
+        await asyncio.sleep(10.0)
+    assert "two" in books.asked

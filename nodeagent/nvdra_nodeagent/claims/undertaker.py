@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from nvdra_kube.backoff import Backoff
-from nvdra_nodeagent.errors import AgentError
+from nvdra_nodeagent.errors import AgentError, Retryable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -88,17 +88,25 @@ class Undertaker:
         self.left = len(uids)
         for uid in self._next.keys() - uids:
             self._forget(uid)
-        for uid in sorted(uids):
-            if not self._is_busy(uid) and self._next.get(uid, 0.0) <= loop.time():
-                await self._try(uid)
-        due_s = [at - loop.time() for at in self._next.values()]
-        return max(0.0, min([_LOOK_INTERVAL_S, *due_s]))
+        due = [uid for uid in sorted(uids) if self._next.get(uid, 0.0) <= loop.time()]
+        # At once: those of a GPU that hangs would hold up those of all others.
+        async with asyncio.TaskGroup() as group:
+            for uid in due:
+                if not self._is_busy(uid):
+                    group.create_task(self._try(uid), name=f"try to finish {uid}")
+        # What is overdue is being worked on by somebody else.
+        left_s = (at - loop.time() for at in self._next.values())
+        return min([_LOOK_INTERVAL_S, *(s if s > 0 else _FIRST_PAUSE_S for s in left_s)])
 
     async def _try(self, uid: str) -> None:
         try:
             finished = await self._finish(uid)
         except AgentError as error:
             self._put_off(uid, error)
+            return
+        except Exception as error:  # one claim that cannot be finished keeps no other
+            log.exception("finishing a claim crashed", claim=uid)
+            self._put_off(uid, Retryable("InternalError", f"unexpected {type(error).__name__}"))
             return
         self._forget(uid)
         if finished:

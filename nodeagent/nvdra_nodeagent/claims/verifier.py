@@ -3,8 +3,8 @@ those that do not hold any more are applied again.
 
 Running pods keep their claims over an upgrade of the driver, and their containers may be started
 again at any time, without a call of the kubelet: their CDI files have to name files that exist.
-Nothing is replaced while the new driver is incomplete. One claim after the other, each in line with
-the kubelet's own calls for it; nobody waits for this.
+Nothing is replaced while the new driver is incomplete. A few claims at a time, each in line with
+the kubelet's own calls for it: those of a GPU that hangs do not keep the others.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ INTERVAL_S: Final = 30.0
 SETTLE_S: Final = 3.0
 _FIRST_RETRY_S: Final = 2.0
 _JITTER: Final = 0.2
+_AT_ONCE: Final = 8
 
 
 @dataclass(slots=True)
@@ -108,16 +109,23 @@ class Verifier:
                 log.info("the driver changed under the claims; verifying them")
         elif not self._told:
             return True
-        self._verified = basis
-        return not (await self.verify_all()).waiting
+        report = await self.verify_all()
+        self._verified = basis  # not before: who is stopped meanwhile has not verified all
+        return not report.waiting
 
     async def verify_all(self) -> VerifyReport:
         """Look at every claim's steps now. Never raises for a single claim."""
         report = VerifyReport()
         started = time.monotonic()
-        await self._run(self._ledger.refresh)
-        for record in self._ledger.records():
-            await self._verify_one(record, report)
+        turns = asyncio.Semaphore(_AT_ONCE)
+
+        async def in_turn(record: Record) -> None:
+            async with turns:
+                await self._verify_one(record, report)
+
+        async with asyncio.TaskGroup() as group:
+            for record in await self._records(report):
+                group.create_task(in_turn(record), name=f"look at {record.claim}")
         report.duration_s = time.monotonic() - started
         if report.mended or report.waiting:
             log.info(
@@ -129,6 +137,18 @@ class Verifier:
             )
         self._told = report.waiting
         return report
+
+    async def _records(self, report: VerifyReport) -> tuple[Record, ...]:
+        def listed() -> tuple[Record, ...]:
+            self._ledger.refresh()
+            return self._ledger.records()
+
+        try:
+            return await self._run(listed)
+        except AgentError as error:
+            log.warning("claims not verified", error=str(error))
+            report.waiting[""] = str(error)
+            return ()
 
     async def _current_basis(self) -> str:
         try:
@@ -147,5 +167,9 @@ class Verifier:
                 log.warning(
                     "claim not as prepared", claim=uid, reason=error.reason, error=str(error)
                 )
+            return
+        except Exception as error:  # one claim that cannot be looked at keeps no other
+            log.exception("verifying a claim crashed", claim=uid)
+            report.waiting[uid] = repr(error)
             return
         (report.held if held else report.mended).append(uid)
