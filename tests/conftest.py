@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from blockbuster import blockbuster_ctx
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 # Asking the policy for a loop before any test made one would create a loop that nobody closes:
 # pytest-asyncio asks, and the warning about it would fail the run.
 asyncio.set_event_loop(None)
+
+# No test judges by the clock, hypothesis included: it would blame the example that a busy machine met.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 # What runs while the kubelet waits; opening the lock file at start may block.
 SERVING = [
