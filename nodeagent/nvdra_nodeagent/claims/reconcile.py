@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import random
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
@@ -160,7 +161,7 @@ class Reconciler:
             await self._rebuild(fence, bodies)
         except AgentError as error:
             report.wait(fence.uid, error.message, what="claim stays fenced")
-            self._ledger.explain(fence.uid, error.message)
+            await self._run(partial(self._ledger.explain, fence.uid, error.message))
         else:
             report.rebuilt.append(fence.uid)
 
@@ -170,7 +171,7 @@ class Reconciler:
         ref = _ref_of(body)
         claim = parse_claim(body, ref=ref, driver=self._planner.driver, pool=self._pool)
         held = [result.device for result in claim.results if not result.admin]
-        self._ledger.widen(fence.uid, held)
+        await self._run(partial(self._ledger.widen, fence.uid, held))
         if not body["status"].get("reservedFor"):
             raise Retryable("NotReserved", f"claim {ref} is reserved for no pod")
         study = await self._planner.study(claim)

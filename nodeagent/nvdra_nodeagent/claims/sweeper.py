@@ -105,13 +105,13 @@ class Sweeper:
         self._dry_run = dry_run
         self._missing_since: dict[str, float] = {}
         self.last_turn_s = 0.0
-        """When `run` last came round, on the loop's clock."""
+        """When it last went on to another claim, or came round: the loop's clock. A single claim
+        takes less than a minute; all of them may take long while the API server does not answer."""
 
     async def run(self, *, interval_s: float, jitter_s: float) -> None:
         """Eternal. All nodes may start at once, so even the first sweep waits a random time."""
         await asyncio.sleep(random.uniform(0, jitter_s))
         while True:
-            self.last_turn_s = asyncio.get_running_loop().time()
             try:
                 report = await self.sweep()
             except Exception:  # the root of this task: the next sweep may do better
@@ -122,6 +122,7 @@ class Sweeper:
 
     async def sweep(self) -> SweepReport:
         """Never raises for what it could not find out or remove."""
+        self._turn()
         report = SweepReport()
         try:
             suspects = await self._run(self._suspects)
@@ -134,9 +135,13 @@ class Sweeper:
             suspect.uid: self._missing_since.get(suspect.uid, time.monotonic()) for suspect in gone
         }
         for suspect in gone:
+            self._turn()
             await self._judge(suspect, report)
         self._tell(report)
         return report
+
+    def _turn(self) -> None:
+        self.last_turn_s = asyncio.get_running_loop().time()
 
     def _tell(self, report: SweepReport) -> None:
         if self._dry_run:
@@ -191,6 +196,7 @@ class Sweeper:
         for suspect in suspects:
             if suspect.ref is None or self._is_busy(suspect.uid):
                 continue
+            self._turn()
             try:
                 if await self._reader.current_uid(suspect.ref) != suspect.uid:
                     gone.append(suspect)
