@@ -13,12 +13,12 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 import structlog
 
 from nvdra_api.gates import FeatureGates, GateError
-from nvdra_api.names import GPU_DRIVER
+from nvdra_api.names import COMPUTE_DOMAIN_DRIVER, GPU_DRIVER
 from nvdra_kube.errors import ApiError, ConfigurationError
 from nvdra_kube.logs import configure
 from nvdra_kube.session import KubeSession
@@ -27,15 +27,17 @@ from nvdra_nodeagent.agent import GpuAgent
 from nvdra_nodeagent.errors import AgentError
 from nvdra_nodeagent.hardware.real import real_machine
 from nvdra_nodeagent.kubelet.names import kubelet_takes_several
-from nvdra_nodeagent.program.metrics import AgentMetrics
+from nvdra_nodeagent.program.metrics import DEVICE_TYPES, AgentMetrics
 from nvdra_nodeagent.program.options import Options, parse_options
 from nvdra_nodeagent.program.stacks import dump_on_signal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from nvdra_kube.api import KubeApi
     from nvdra_kube.transport import Exchange
     from nvdra_nodeagent.hardware.ports import Machine
+    from nvdra_nodeagent.node_agent import NodeAgent
 
 gc.freeze()
 gc.enable()
@@ -46,6 +48,41 @@ _HOOK_IN_IMAGE = Path("/usr/bin/nvidia-cdi-hook")
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
+class Driver(NamedTuple):
+    """Which of the programs this is."""
+
+    name: str
+    program: str
+    device_types: tuple[str, ...]
+
+
+class Node(TypedDict):
+    """What every agent is given."""
+
+    api: KubeApi
+    machine: Machine
+    gates: FeatureGates
+    metrics: AgentMetrics
+    boot_id: str
+    beside_others: bool
+
+
+def compute_domain_plugin() -> None:
+    """`nvdra-compute-domain-plugin`. Exit status as `gpu_plugin`."""
+    # Here, not above: the other program needs none of it.
+    from nvdra_nodeagent.computedomain.agent import DomainAgent
+    from nvdra_nodeagent.computedomain.devices import DEVICE_TYPES
+    from nvdra_nodeagent.computedomain.options import parse_domain_options
+
+    options = parse_domain_options(sys.argv[1:], environ=os.environ, version=__version__)
+
+    def make(node: Node) -> DomainAgent:
+        return DomainAgent(options, **node)
+
+    driver = Driver(COMPUTE_DOMAIN_DRIVER, "nvdra-compute-domain-plugin", DEVICE_TYPES)
+    _main(options.common, driver, make)
+
+
 def gpu_plugin() -> None:
     """`nvdra-gpu-plugin`. Exit status 0 after a stop signal, 1 on failure, 2 on bad options."""
     if sys.argv[1:2] == ["export-checkpoint"]:
@@ -53,6 +90,11 @@ def gpu_plugin() -> None:
 
         sys.exit(export(sys.argv[2:], environ=os.environ, boot_id=_boot_id()))
     options = parse_options(sys.argv[1:], environ=os.environ, version=__version__)
+    driver = Driver(GPU_DRIVER, "nvdra-gpu-plugin", DEVICE_TYPES)
+    _main(options, driver, lambda node: GpuAgent(options, **node))
+
+
+def _main(options: Options, driver: Driver, make: Callable[[Node], NodeAgent]) -> None:
     configure(verbosity=options.verbosity, format=options.logging_format)
     try:
         gates = FeatureGates.parse(options.feature_gates)
@@ -60,35 +102,39 @@ def gpu_plugin() -> None:
         log.error("bad feature gates", cause=str(exc))
         sys.exit(2)
     try:
-        asyncio.run(_run(options, gates, _boot_id()))
+        asyncio.run(_run(options, gates, driver, make))
     except* Exception as group:
         for failure in _leaves(group):
             _failed(failure)
         raise SystemExit(1) from None
 
 
-async def _run(options: Options, gates: FeatureGates, boot_id: str) -> None:
+async def _run(
+    options: Options, gates: FeatureGates, driver: Driver, make: Callable[[Node], NodeAgent]
+) -> None:
     loop = asyncio.get_running_loop()
     dump_on_signal(loop)
     stop = asyncio.Event()
     for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, stop.set)
-    metrics = AgentMetrics(driver=GPU_DRIVER, node=options.node_name)
+    metrics = AgentMetrics(
+        driver=driver.name, node=options.node_name, device_types=driver.device_types
+    )
 
     def count(exchange: Exchange) -> None:
         metrics.api_called(exchange.verb, exchange.resource, exchange.status)
 
-    async with _session(options, count) as api:
-        agent = GpuAgent(
-            options,
+    async with _session(options, driver, count) as api:
+        node = Node(
             api=api,
-            machine=_machine(options),
+            machine=_machine(options, driver),
             gates=gates,
             metrics=metrics,
-            boot_id=boot_id,
+            boot_id=_boot_id(),
             beside_others=options.rolling_update
             and await kubelet_takes_several(api, options.node_name),
         )
+        agent = make(node)
         dump_on_signal(loop, state=agent.describe)
         gc.freeze()
         await agent.run(stop)
@@ -99,8 +145,8 @@ def _boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-def _session(options: Options, observe: Callable[[Exchange], None]) -> KubeSession:
-    agent_name = f"nvdra-gpu-plugin/{__version__}"
+def _session(options: Options, driver: Driver, observe: Callable[[Exchange], None]) -> KubeSession:
+    agent_name = f"{driver.program}/{__version__}"
     if options.kubeconfig:
         return KubeSession.from_kubeconfig(
             options.kubeconfig, user_agent=agent_name, observe=observe
@@ -110,7 +156,7 @@ def _session(options: Options, observe: Callable[[Exchange], None]) -> KubeSessi
     )
 
 
-def _machine(options: Options) -> Machine:
+def _machine(options: Options, driver: Driver) -> Machine:
     if options.simulate and options.simulate_state:
         # The simulator is an extra that production images leave out.
         from nvdra_sim.hardware import simulated_machine
@@ -126,7 +172,7 @@ def _machine(options: Options) -> Machine:
         host_driver_root=options.nvidia_driver_root,
         sysfs=Path("/sys"),
         procfs=Path("/proc"),
-        plugin_dir=options.kubelet_plugins_directory_path / GPU_DRIVER,
+        plugin_dir=options.kubelet_plugins_directory_path / driver.name,
         hook_source=_HOOK_IN_IMAGE,
         hook_path=options.nvidia_cdi_hook_path,
         proc_devices=options.alt_proc_devices_path,

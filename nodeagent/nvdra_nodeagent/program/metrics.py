@@ -62,7 +62,9 @@ class _ClaimSeries:
 class AgentMetrics(SilentObserver):
     """All metrics of one driver on one node, in a registry of their own."""
 
-    def __init__(self, *, driver: str, node: str) -> None:
+    def __init__(
+        self, *, driver: str, node: str, device_types: Sequence[str] = DEVICE_TYPES
+    ) -> None:
         # No second family, of time stamps, beside each counter and histogram.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
@@ -79,7 +81,7 @@ class AgentMetrics(SilentObserver):
         }
         self._on_claim_path = {operation: self._series(operation) for operation in OPERATIONS}
         self._prepared_by_type = {
-            kind: self._prepared.labels(self._node, self._driver, kind) for kind in DEVICE_TYPES
+            kind: self._prepared.labels(self._node, self._driver, kind) for kind in device_types
         }
         self._touch_every_series()
 

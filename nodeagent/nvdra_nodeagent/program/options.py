@@ -78,7 +78,8 @@ def _conditions(text: str) -> str:
     return text
 
 
-def _yes(text: str) -> bool:
+def truth_or_empty(text: str) -> bool:
+    """A chart's way to say false may be to say nothing."""
     if text.lower() not in ("", "true", "false"):
         raise argparse.ArgumentTypeError(f"{text!r} is neither 'true' nor 'false'")
     return text.lower() == "true"
@@ -191,7 +192,7 @@ FLAGS = (
         "With 'true', leftovers of claims that are gone are named in the log and counted, but "
         "stay.",
         "false",
-        _yes,
+        truth_or_empty,
     ),
     Flag("logging-format", "Log lines as 'text' or 'json'.", "text", _log_format),
 )
@@ -213,7 +214,7 @@ NO_EFFECT = (
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The parsed command line of `nvdra-gpu-plugin`."""
+    """What the node agents' command lines have in common, parsed."""
 
     node_name: str
     namespace: str
@@ -244,8 +245,17 @@ class Options:
 
 def parse_options(argv: Sequence[str], *, environ: Mapping[str, str], version: str) -> Options:
     """Options from flags and environment; prints the problem and exits with 2 on bad ones."""
-    parser = _parser(environ, version)
-    values = vars(parser.parse_args(argv))
+    parser = make_parser(
+        environ,
+        version,
+        prog="nvdra-gpu-plugin",
+        description="Publishes this node's NVIDIA GPUs and prepares claims for the kubelet.",
+    )
+    return checked(parser, vars(parser.parse_args(argv)))
+
+
+def checked(parser: argparse.ArgumentParser, values: Mapping[str, Any]) -> Options:
+    """The options among `values`; prints the problem and exits with 2 on a bad combination."""
     options = Options(**{field: values[field] for field in Options.__slots__})
     if not options.node_name:
         parser.error("--node-name (or NODE_NAME) is required: the name of the Node object")
@@ -258,13 +268,17 @@ def parse_options(argv: Sequence[str], *, environ: Mapping[str, str], version: s
     return options
 
 
-def _parser(environ: Mapping[str, str], version: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="nvdra-gpu-plugin",
-        description="Publishes this node's NVIDIA GPUs and prepares claims for the kubelet.",
-        allow_abbrev=False,
-    )
-    for flag in FLAGS:
+def make_parser(
+    environ: Mapping[str, str],
+    version: str,
+    *,
+    prog: str,
+    description: str,
+    more: Sequence[Flag] = (),
+) -> argparse.ArgumentParser:
+    """A parser of the flags that all programs have, and of `more`."""
+    parser = argparse.ArgumentParser(prog=prog, description=description, allow_abbrev=False)
+    for flag in (*FLAGS, *more):
         parser.add_argument(
             f"--{flag.name}",
             *flag.aliases,

@@ -10,12 +10,24 @@ import time
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar, get_args
 
 from nvdra_nodeagent.steps.cdi import CdiStep
+from nvdra_nodeagent.steps.domain_cdi import ChannelCdiStep, DaemonCdiStep
+from nvdra_nodeagent.steps.domain_dir import DomainDirStep
+from nvdra_nodeagent.steps.domain_ready import DomainReadyStep
+from nvdra_nodeagent.steps.node_label import NodeLabelStep
 from nvdra_nodeagent.steps.time_slice import TimeSliceStep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-AnyStep: TypeAlias = CdiStep | TimeSliceStep
+GpuStep: TypeAlias = CdiStep | TimeSliceStep
+"""Steps of claims for GPUs. Every driver undoes CDI files of claims that it has no record of."""
+
+DomainStep: TypeAlias = (
+    NodeLabelStep | DomainReadyStep | DomainDirStep | ChannelCdiStep | DaemonCdiStep
+)
+"""Steps of claims for channels and daemons of ComputeDomains."""
+
+AnyStep: TypeAlias = GpuStep | DomainStep
 """Every kind of step that a record may hold; the `kind` field tells them apart."""
 
 SharedStep: TypeAlias = TimeSliceStep
@@ -67,7 +79,7 @@ class StepHandler(Protocol[StepT]):
 
 
 class StepHandlers:
-    """The handler of each kind of step; there is one for every kind."""
+    """The handler of each kind of step that one driver's records may hold."""
 
     def __init__(
         self,
@@ -75,8 +87,10 @@ class StepHandlers:
         *,
         timing: Timing = lambda kind, verb, duration_s: None,
     ) -> None:
-        missing = set(get_args(AnyStep)) - set(handlers)
-        if missing:
+        kinds = set(get_args(GpuStep))
+        if not handlers.keys() <= kinds:
+            kinds |= set(get_args(DomainStep))
+        if missing := kinds - handlers.keys():
             raise ValueError(f"no handler for steps of kind {sorted(map(kind_of, missing))}")
         self._handlers = {
             step: _Timed(handler, kind=kind_of(step), timing=timing)

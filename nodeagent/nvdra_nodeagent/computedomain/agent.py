@@ -1,0 +1,274 @@
+"""The ComputeDomain driver of one node: wires its rooms together; `NodeAgent` runs them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from nvdra_api.names import COMPUTE_DOMAIN_DRIVER
+from nvdra_nodeagent.cdi.builder import CdiBuilder
+from nvdra_nodeagent.cdi.names import DOMAIN_CLAIM_KIND
+from nvdra_nodeagent.cdi.store import CdiStore
+from nvdra_nodeagent.claims.books import NodeFacts
+from nvdra_nodeagent.claims.observer import Observers, SilentObserver
+from nvdra_nodeagent.claims.service import Limits, NodeClaims
+from nvdra_nodeagent.computedomain.asking import LoopCaller
+from nvdra_nodeagent.computedomain.cdi_files import DomainCdiFiles
+from nvdra_nodeagent.computedomain.devices import published
+from nvdra_nodeagent.computedomain.directories import DomainDirectories
+from nvdra_nodeagent.computedomain.domains import Domains
+from nvdra_nodeagent.computedomain.fabric import FabricKeeper
+from nvdra_nodeagent.computedomain.marks import NodeObject
+from nvdra_nodeagent.computedomain.news import ReadinessNews
+from nvdra_nodeagent.computedomain.peers import PeerKeeper
+from nvdra_nodeagent.computedomain.plan import DomainPlanner, DomainRules
+from nvdra_nodeagent.computedomain.readiness import (
+    NodeReadiness,
+    daemons_of,
+    domains_in,
+    domains_of_others,
+)
+from nvdra_nodeagent.duties import Duty
+from nvdra_nodeagent.errors import AgentError
+from nvdra_nodeagent.inventory.keeper import InventoryKeeper
+from nvdra_nodeagent.node_agent import NodeAgent, make_directories
+from nvdra_nodeagent.reporting.desk import ReportDesk
+from nvdra_nodeagent.slices.publisher import Publisher
+from nvdra_nodeagent.steps.domain_cdi import ChannelCdiStep, DaemonCdiStep, DomainCdiHandler
+from nvdra_nodeagent.steps.domain_dir import DomainDirHandler, DomainDirStep
+from nvdra_nodeagent.steps.domain_ready import DomainReadyHandler, DomainReadyStep
+from nvdra_nodeagent.steps.node_label import NodeLabelHandler, NodeLabelStep
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from nvdra_api.gates import FeatureGates
+    from nvdra_kube.api import KubeApi
+    from nvdra_nodeagent.claims.record import Record
+    from nvdra_nodeagent.computedomain.options import DomainOptions
+    from nvdra_nodeagent.hardware.ports import Machine
+    from nvdra_nodeagent.inventory.model import Inventory
+    from nvdra_nodeagent.program.metrics import AgentMetrics
+    from nvdra_nodeagent.steps.registry import AnyStep, StepHandler
+
+log = structlog.get_logger(__name__)
+
+PREPARE_BUDGET_S: Final = 38.0
+ANSWER_WITHIN_S: Final = 42.0
+"""The kubelet waits 45 s, and most of a prepare is waiting for a daemon to start."""
+
+_SWEEP_S: Final = 600.0
+_DIRECTORY_GRACE_S: Final = 600.0
+
+
+class FabricGates:
+    """How strictly the fabric is judged: a `FabricRules`."""
+
+    def __init__(self, gates: FeatureGates) -> None:
+        self.strict = gates["CrashOnNVLinkFabricErrors"]
+        self.partitioned = gates["FabricManagerPartitioning"]
+
+
+class DomainAgent(NodeAgent):
+    """Publishes channel and daemon, and prepares claims for `compute-domain.nvidia.com`."""
+
+    def __init__(
+        self,
+        options: DomainOptions,
+        *,
+        api: KubeApi,
+        machine: Machine,
+        gates: FeatureGates,
+        metrics: AgentMetrics,
+        boot_id: str,
+        retry_budget_s: float = PREPARE_BUDGET_S,
+        beside_others: bool = False,
+    ) -> None:
+        """`beside_others` as `NodeAgent` has it. Only in a running loop."""
+        common = options.common
+        node = common.node_name
+        state_dir = make_directories(common, COMPUTE_DOMAIN_DRIVER)
+        self._loop = LoopCaller()
+        self.keeper = InventoryKeeper(
+            machine, on_change=self._take_inventory, interval_s=common.rescan_interval
+        )
+        metrics.watch_inventory(lambda: self.keeper.age_s)
+        self.fabric = FabricKeeper(
+            machine.nvml, FabricGates(gates), on_change=lambda clique: self._publish()
+        )
+        self.directories = DomainDirectories(state_dir / "domains", node=node, boot_id=boot_id)
+        builder = CdiBuilder(
+            machine,
+            driver_version=lambda: self.keeper.current.driver_version,
+            kind=DOMAIN_CLAIM_KIND,
+        )
+        cdi = DomainCdiFiles(
+            CdiStore(common.cdi_root, kind=DOMAIN_CLAIM_KIND),
+            builder=builder,
+            nodes=machine.imex_nodes,
+            directories=self.directories,
+            gpus=lambda: self.keeper.current.gpus,
+        )
+        reports = ReportDesk(
+            api,
+            driver=COMPUTE_DOMAIN_DRIVER,
+            node=node,
+            conditions=common.claim_conditions,
+            on_lost=metrics.report_failed,
+        )
+        self.peers = PeerKeeper(
+            api, self.directories, records=lambda: self.claims.records(), node=node
+        )
+        self.news = ReadinessNews(
+            self.directories.root,
+            domains=lambda: {step.domain for _, step in daemons_of(self.claims.records())},
+            wake=lambda: self.claims.wake(),
+        )
+        rules = DomainRules(
+            driver=COMPUTE_DOMAIN_DRIVER,
+            node=node,
+            namespaces=options.namespaces,
+            gates=gates,
+            boot_id=boot_id,
+            cdi_id=cdi.device_id,
+        )
+        claims = NodeClaims(
+            api,
+            node=NodeFacts(
+                pool=node,
+                planner=DomainPlanner(Domains(api), rules=rules, clique=lambda: self.fabric.clique),
+                boot_id=boot_id,
+                inventory=lambda: self.keeper.current,
+            ),
+            cdi=cdi,
+            settings={},
+            state_dir=state_dir,
+            own_steps=_OwnSteps(
+                api,
+                directories=self.directories,
+                cdi=cdi,
+                node=node,
+                boot_id=boot_id,
+                loop=self._loop,
+            ),
+            observer=Observers(metrics, reports.reporter, _Followers(self._follow)),
+            limits=Limits(
+                retry_budget_s=retry_budget_s,
+                answer_within_s=ANSWER_WITHIN_S,
+                sweep_dry_run=common.sweep_dry_run,
+            ),
+        )
+        super().__init__(
+            common,
+            driver=COMPUTE_DOMAIN_DRIVER,
+            gates=gates,
+            metrics=metrics,
+            claims=claims,
+            reports=reports,
+            publisher=Publisher(api, driver=COMPUTE_DOMAIN_DRIVER, node=node),
+            duties=(
+                Duty("inventory", self.keeper.run, last_turn_s=self._last_look_s),
+                Duty(
+                    "fabric",
+                    self.fabric.run,
+                    last_turn_s=lambda: self.fabric.last_turn_s,
+                    patience_s=1800.0,
+                ),
+                Duty("readiness", self.news.run),
+                Duty("peers", self.peers.run, in_role=True),
+                Duty("domain directories", self._sweep_directories, in_role=True),
+            ),
+            beside_others=beside_others,
+        )
+        metrics.count_slice_writes(self.publisher.writes)
+
+    def unready(self) -> str:
+        if self.fabric.problem:
+            return f"the NVLink clique is not known: {self.fabric.problem}"
+        return ""
+
+    def _publish(self) -> None:
+        """Only now: a node whose fabric is not up would take pods and let them wait."""
+        self.publisher.desire([published()])
+
+    def _take_inventory(self, inventory: Inventory) -> None:
+        self.claims.hardware_changed()
+
+    def _follow(self) -> None:
+        """Claims have come or gone."""
+        self.peers.look_again()
+        self.news.look_again()
+        self.claims.wake()
+
+    def _last_look_s(self) -> float:
+        return asyncio.get_running_loop().time() - self.keeper.age_s
+
+    async def _sweep_directories(self) -> None:
+        while True:
+            keep = domains_in(self.claims.records())
+            try:
+                gone = await asyncio.to_thread(
+                    self.directories.sweep, keep, older_than_s=_DIRECTORY_GRACE_S
+                )
+            except AgentError as error:
+                log.warning("domain directories not swept", error=str(error))
+            else:
+                if gone:
+                    log.info("directories of domains that are gone removed", domains=gone)
+            await asyncio.sleep(_SWEEP_S)
+
+
+class _Followers(SilentObserver):
+    """Calls `follow` when claims have come or gone."""
+
+    def __init__(self, follow: Callable[[], None]) -> None:
+        self._follow = follow
+
+    def prepared_devices(self, counts: Mapping[str, int]) -> None:
+        self._follow()
+
+
+class _OwnSteps:
+    """Handlers of the steps that this driver alone has: an `OwnSteps`."""
+
+    def __init__(
+        self,
+        api: KubeApi,
+        *,
+        directories: DomainDirectories,
+        cdi: DomainCdiFiles,
+        node: str,
+        boot_id: str,
+        loop: LoopCaller,
+    ) -> None:
+        self._api = api
+        self._directories = directories
+        self._cdi = cdi
+        self._node = node
+        self._boot_id = boot_id
+        self._loop = loop
+
+    def __call__(
+        self, records: Callable[[], Sequence[Record]]
+    ) -> Mapping[type[AnyStep], StepHandler[Any]]:
+        readiness = NodeReadiness(
+            self._directories,
+            self._api,
+            records=records,
+            node=self._node,
+            boot_id=self._boot_id,
+            loop=self._loop,
+        )
+        files = DomainCdiHandler(self._cdi)
+        return {
+            NodeLabelStep: NodeLabelHandler(
+                NodeObject(self._api, node=self._node, loop=self._loop),
+                domains_of_others=lambda uid: domains_of_others(records(), uid),
+            ),
+            DomainReadyStep: DomainReadyHandler(readiness.obstacle),
+            DomainDirStep: DomainDirHandler(self._directories),
+            ChannelCdiStep: files,
+            DaemonCdiStep: files,
+        }

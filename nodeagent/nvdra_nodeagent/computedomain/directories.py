@@ -1,0 +1,172 @@
+"""`domains/<uid>`: what this agent and the IMEX daemon of a domain write for each other.
+
+The daemon sees the directory as /imexd. Each file has one writer, and is replaced as a whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import structlog
+
+from nvdra_nodeagent.computedomain.domains import is_uid
+from nvdra_nodeagent.computedomain.earlier import EARLIER_TEMPLATE, EARLIER_TEMPLATE_FILE
+from nvdra_nodeagent.durable import (
+    is_older,
+    remove_with_temporaries,
+    storage_error,
+    write_durably,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+    from pathlib import Path
+
+    from nvdra_nodeagent.steps.domain_dir import DomainDirStep
+
+log = structlog.get_logger(__name__)
+
+SETTINGS: Final = "settings.json"
+PEERS: Final = "peers.json"
+READY: Final = "ready.json"
+HEALTH: Final = "domain.json"
+IN_CONTAINER: Final = "/imexd"
+_VERSION: Final = 1
+_MODE: Final = 0o755
+_LARGEST: Final = 4 * 1024 * 1024
+
+
+class DomainDirectories:
+    """The directories below `root`: the `DomainDirs` of steps. Calls block."""
+
+    def __init__(self, root: Path, *, node: str, boot_id: str) -> None:
+        self.root = root
+        self._node = node
+        self._boot_id = boot_id
+
+    def path(self, domain: str) -> Path:
+        """Of a domain whose UID was checked."""
+        assert is_uid(domain), domain
+        return self.root / domain
+
+    def occupy(self, step: DomainDirStep) -> None:
+        """What an earlier daemon left goes first: nothing that it said may count for this one."""
+        directory = self.path(step.domain)
+        self._make(directory)
+        for name in (READY, HEALTH, PEERS):
+            remove_with_temporaries(directory / name)
+        if step.protocol:
+            write_durably(directory / SETTINGS, self._settings(step))
+        else:
+            remove_with_temporaries(directory / SETTINGS)
+            write_durably(directory / EARLIER_TEMPLATE_FILE, EARLIER_TEMPLATE)
+
+    def vacate(self, step: DomainDirStep) -> None:
+        directory = self.path(step.domain)
+        if step.protocol:
+            if self._read(directory / SETTINGS).get("claimUID") not in (None, step.claim_uid):
+                return  # the next daemon's
+            for name in (READY, HEALTH, PEERS, SETTINGS):
+                remove_with_temporaries(directory / name)
+        self._remove(directory)
+
+    def is_occupied(self, step: DomainDirStep) -> bool:
+        directory = self.path(step.domain)
+        if not step.protocol:
+            return directory.is_dir()
+        return _bytes(directory / SETTINGS) == self._settings(step)
+
+    def readiness(self, domain: str, *, claim_uid: str) -> str:
+        """Why the daemon of that claim is not ready; "" when it is.
+
+        Words of any other daemon, or of one before the last boot, count for nothing.
+        """
+        said = self._read(self.path(domain) / READY)
+        if not said:
+            return "its daemon has not reported yet"
+        if (said.get("claimUID"), said.get("bootID")) != (claim_uid, self._boot_id):
+            return "an earlier daemon has reported, not the present one"
+        if said.get("ready") is True:
+            return ""
+        return f"{said.get('reason') or 'its daemon is not ready'}: {said.get('detail') or '-'}"
+
+    def health(self, domain: str) -> Mapping[str, Any]:
+        """What the daemon last said of the whole domain; empty without."""
+        return self._read(self.path(domain) / HEALTH)
+
+    def peers(self, domain: str) -> Mapping[str, Any]:
+        """What this agent last told the daemon; empty without."""
+        return self._read(self.path(domain) / PEERS)
+
+    def write_peers(self, domain: str, document: Mapping[str, Any]) -> None:
+        """:raises Retryable: the disk refuses."""
+        write_durably(self.path(domain) / PEERS, msgspec.json.encode(document) + b"\n")
+
+    def sweep(self, keep: Collection[str], *, older_than_s: float) -> list[str]:
+        """Remove directories of domains that no claim of this node is about; which were removed.
+
+        :raises Retryable: they cannot be listed.
+        """
+        try:
+            found = [path for path in self.root.iterdir() if path.name not in keep]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise storage_error("list", self.root, error) from error
+        gone = []
+        for path in found:
+            if is_uid(path.name) and is_older(path, older_than_s):
+                self._remove(path)
+                gone.append(path.name)
+        return gone
+
+    def _make(self, directory: Path) -> None:
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            directory.chmod(_MODE)
+        except OSError as error:
+            raise storage_error("make", directory, error) from error
+
+    def _remove(self, directory: Path) -> None:
+        """Best effort: what stays is empty of meaning, and the next sweep tries again."""
+        try:
+            shutil.rmtree(directory)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            log.warning("domain directory not removed", path=str(directory), error=str(error))
+
+    def _settings(self, step: DomainDirStep) -> bytes:
+        return msgspec.json.encode(
+            {
+                "version": _VERSION,
+                "claimUID": step.claim_uid,
+                "bootID": self._boot_id,
+                "domain": step.domain,
+                "clique": step.clique,
+                "node": self._node,
+                "maxNodes": step.max_nodes,
+                "mode": step.mode,
+                "suffix": step.suffix,
+                "numNodes": step.num_nodes,
+            }
+        )
+
+    def _read(self, path: Path) -> Mapping[str, Any]:
+        """An object; empty when there is none that can be read. The daemon is not trusted."""
+        with contextlib.suppress(msgspec.DecodeError, ValueError):
+            found = msgspec.json.decode(_bytes(path) or b"{}")
+            if isinstance(found, dict):
+                return found
+        return {}
+
+
+def _bytes(path: Path) -> bytes | None:
+    try:
+        with path.open("rb") as file:
+            return file.read(_LARGEST)
+    except OSError:
+        return None

@@ -1,0 +1,62 @@
+"""The node joins a ComputeDomain: a label by which the domain's daemon comes to it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class NodeMarks(Protocol):
+    """What is written on this node's object in the API. Calls block and may raise `AgentError`."""
+
+    def put(self, domain: str, clique: str) -> None:
+        """Make the node one of the domain. `Retryable` while it is one of another domain."""
+        ...
+
+    def remove(self, domain: str) -> None:
+        """Take the node out of the domain; success where it is not in it, or is gone."""
+        ...
+
+
+class NodeLabelStep(msgspec.Struct, frozen=True, tag_field="kind", tag="node_label"):
+    """The node is in `domain` and says which NVLink clique it is in; `device` is the channel."""
+
+    claim_uid: str
+    device: str
+    domain: str
+    clique: str
+
+    @property
+    def gpu_uuids(self) -> frozenset[str]:
+        """What to lock and to keep from others: the channel."""
+        return frozenset((self.device,))
+
+
+class NodeLabelHandler:
+    """Applies and undoes `NodeLabelStep`."""
+
+    can_wait: ClassVar[bool] = True
+
+    def __init__(self, marks: NodeMarks, *, domains_of_others: Callable[[str], set[str]]) -> None:
+        """`domains_of_others` answers for the UID of a claim which domains the claims of this node
+        but that one keep it in."""
+        self._marks = marks
+        self._domains_of_others = domains_of_others
+
+    def apply(self, step: NodeLabelStep) -> dict[str, str]:
+        """:raises Retryable: the node is in another domain, or the API gave no usable answer."""
+        self._marks.put(step.domain, step.clique)
+        return {"domain": step.domain}
+
+    def undo(self, step: NodeLabelStep, result: dict[str, str] | None = None) -> None:
+        if step.domain not in self._domains_of_others(step.claim_uid):
+            self._marks.remove(step.domain)
+
+    def holds(self, step: NodeLabelStep, result: dict[str, str] | None = None) -> bool:
+        """Not asked in the API: a label that somebody took off on purpose does not come back, and
+        a claim that waits looks here several times a second."""
+        return result is not None
