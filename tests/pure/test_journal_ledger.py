@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import resource
+import sys
 import threading
+import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from traceback import walk_stack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +21,7 @@ from nvdra_nodeagent.errors import Retryable
 from nvdra_testing.claims import RULES, a_node_of, a_record, an_allocated, gpu_uuid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from nvdra_nodeagent.claims.journal import Stamp
@@ -171,8 +175,10 @@ class HangingJournal(Journal):
         super().__init__(root)
         self.listing, self.go_on = threading.Event(), threading.Event()
         self.go_on.set()
+        self.listed = 0
 
     def entries(self) -> dict[str, Stamp]:
+        self.listed += 1
         self.listing.set()
         self.go_on.wait()
         return super().entries()
@@ -192,6 +198,42 @@ def test_a_glance_does_not_wait_for_a_disk_that_hangs(journal: Journal, tmp_path
     assert ledger.device_counts() == {"gpu": 2}
     hanging.go_on.set()
     thread.join()
+
+
+def threads_in(function: Callable[..., object]) -> int:
+    """How many are in this function at the moment, waiting for locks included."""
+    frames = [frame for top in sys._current_frames().values() for frame, _ in walk_stack(top)]
+    return sum(frame.f_code is function.__code__ for frame in frames)
+
+
+def test_threads_that_ask_during_a_listing_share_the_next_one(
+    journal: Journal, tmp_path: Path
+) -> None:
+    hanging = HangingJournal(tmp_path)
+    ledger = Ledger(hanging, traces=Artefacts({}))
+    hanging.go_on.clear()
+    with ThreadPoolExecutor(9) as threads:
+        futures = [threads.submit(ledger.refresh)]
+        hanging.listing.wait()
+        futures += [threads.submit(ledger.refresh) for _ in range(8)]
+        while threads_in(Ledger.refresh) < 9:
+            time.sleep(0.001)
+        journal.remove(UID)
+        hanging.go_on.set()
+        for future in futures:
+            future.result()
+    assert hanging.listed < 9
+    ledger.refresh()
+    assert ledger.record(UID) is None
+
+
+def test_a_listing_that_failed_serves_nobody(journal: Journal, tmp_path: Path) -> None:
+    ledger = a_ledger(tmp_path)
+    with no_file_descriptors_left(), pytest.raises(Retryable):
+        ledger.refresh()
+    journal.remove(UID)
+    ledger.refresh()
+    assert ledger.record(UID) is None
 
 
 def test_a_good_record_outranks_a_quarantined_one(journal: Journal, tmp_path: Path) -> None:

@@ -53,14 +53,21 @@ class Ledger:
         self._records: dict[str, Record] = {}
         self._fences: dict[str, Fence] = {}
         self._loaded = False
+        self._begun = 0  # listings, by number
+        self._done = 0
 
     def refresh(self) -> None:
         """Take over what another agent changed; the first time, load everything.
 
         The listing and what follows from it are one critical section: a thread that has written a
         file enters it here only afterwards, so a file that is known and not listed was removed.
+        Those who wait for it at once are served by the first listing that begins after they asked.
         """
+        asked = self._begun
         with self._lock:
+            if self._done > asked:
+                return
+            self._begun += 1
             entries = self._journal.entries()
             for uid in [uid for uid in self._stamps if uid not in entries]:
                 self._forget_vanished(uid)
@@ -70,6 +77,7 @@ class Ledger:
             if not self._loaded:
                 self._load_fences()
                 self._loaded = True
+            self._done = self._begun
 
     def record(self, uid: str) -> Record | None:
         with self._lock:
