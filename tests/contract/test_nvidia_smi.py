@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -40,9 +42,14 @@ class Scene:
     """End every call from now on with a status."""
 
 
-def driver_smi(program: SmiProgram, *, timeout_s: float = 30.0) -> DriverNvidiaSmi:
+def driver_smi(
+    program: SmiProgram,
+    *,
+    timeout_s: float = 30.0,
+    kill: Callable[[int, int], None] = os.killpg,
+) -> DriverNvidiaSmi:
     root = MountedDriverRoot(program.driver_root, host_path=program.driver_root)
-    return DriverNvidiaSmi(root, timeout_s=timeout_s)
+    return DriverNvidiaSmi(root, timeout_s=timeout_s, kill=kill)
 
 
 @pytest.fixture
@@ -121,6 +128,25 @@ def test_a_program_that_hangs_is_stopped_with_its_children(program: SmiProgram) 
     program.hang()
     with pytest.raises(ProgramTimedOut, match=r"did not end within 0.5 s.*working on it"):
         driver_smi(program, timeout_s=0.5).set_time_slice(GPUS[0], 1)
+
+
+def test_programs_that_do_not_even_die_do_not_pile_up(program: SmiProgram) -> None:
+    spared: list[int] = []
+    smi = driver_smi(program, timeout_s=5.0, kill=lambda group, _: spared.append(group))
+    program.hang()
+    for _ in range(3):
+        with pytest.raises(ProgramTimedOut):
+            smi.set_time_slice(GPUS[0], 1)
+    with pytest.raises(ProgramTimedOut, match=rf"process {spared[0]}.*does not even die"):
+        smi.time_slice(GPUS[0])
+    with pytest.raises(ProgramTimedOut, match="working on it"):
+        smi.time_slice(GPUS[1])
+    assert len(spared) == 2
+    program.path.with_name("hang").unlink()
+    for group in spared:
+        os.killpg(group, signal.SIGKILL)
+        os.waitid(os.P_PID, group, os.WEXITED | os.WNOWAIT)
+    assert [smi.time_slice(gpu) for gpu in GPUS] == [0, 0]
 
 
 def test_a_program_that_cannot_be_started_is_named(program: SmiProgram) -> None:

@@ -11,7 +11,7 @@ import os
 import re
 import signal
 import subprocess
-from typing import TYPE_CHECKING, Final, cast
+from typing import IO, TYPE_CHECKING, Final, cast
 
 from nvdra_nodeagent.hardware.errors import (
     DriverMissing,
@@ -24,7 +24,7 @@ from nvdra_nodeagent.hardware.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from nvdra_nodeagent.hardware.errors import NvmlError
     from nvdra_nodeagent.hardware.ports import DriverRoot
@@ -52,18 +52,30 @@ _TIME_SLICE_ROW: Final = re.compile(r"time-?slice\W+(\w+)", re.IGNORECASE)
 class DriverNvidiaSmi:
     """`nvidia-smi` below the driver root."""
 
-    def __init__(self, root: DriverRoot, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        root: DriverRoot,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        kill: Callable[[int, int], None] = os.killpg,
+    ) -> None:
+        """`kill` sends a signal to a process group."""
         self._root = root
         self._timeout_s = timeout_s
+        self._kill = kill
+        self._undead: dict[str, subprocess.Popen[bytes]] = {}
 
     def time_slice(self, gpu_uuid: str) -> int | None:
-        return listed_time_slice(self._run("compute-policy", "-i", gpu_uuid, "--list"))
+        return listed_time_slice(self._run(gpu_uuid, "--list"))
 
     def set_time_slice(self, gpu_uuid: str, interval: int) -> None:
-        self._run("compute-policy", "-i", gpu_uuid, "--set-timeslice", str(interval))
+        self._run(gpu_uuid, "--set-timeslice", str(interval))
 
-    def _run(self, *arguments: str) -> str:
+    def _run(self, gpu_uuid: str, *what: str) -> str:
         program = self._root.binary(PROGRAM)
+        arguments = ("compute-policy", "-i", gpu_uuid, *what)
+        command = " ".join((PROGRAM, *arguments))
+        self._refuse_undead(gpu_uuid, command)
         try:
             process = subprocess.Popen(
                 [str(program), *arguments],
@@ -75,17 +87,39 @@ class DriverNvidiaSmi:
             )
         except OSError as error:
             raise HardwareError(f"cannot start {program}: {error.strerror or error}") from error
-        return self._output(process, " ".join((PROGRAM, *arguments)))
+        return self._output(process, gpu_uuid, command)
 
-    def _output(self, process: subprocess.Popen[bytes], command: str) -> str:
+    def _refuse_undead(self, gpu_uuid: str, command: str) -> None:
+        """The next one would hang too, and they would pile up."""
+        before = self._undead.get(gpu_uuid)
+        if before is None:
+            return
+        if before.poll() is None:
+            why = f"process {before.pid}, which asked this GPU before, does not even die"
+            raise ProgramTimedOut(command, after_s=self._timeout_s, output=why)
+        del self._undead[gpu_uuid]
+
+    def _output(self, process: subprocess.Popen[bytes], gpu_uuid: str, command: str) -> str:
         try:
             output, _ = process.communicate(timeout=self._timeout_s)
         except subprocess.TimeoutExpired as error:
-            said = _text(_killed(process))
+            said = _text(self._killed(process))
+            if process.returncode is None:
+                cast("IO[bytes]", process.stdout).close()
+                self._undead[gpu_uuid] = process
             raise ProgramTimedOut(command, after_s=self._timeout_s, output=said) from error
         if process.returncode:
             raise program_failed(command, status=process.returncode, output=_text(output))
         return _text(output)
+
+    def _killed(self, process: subprocess.Popen[bytes]) -> bytes | None:
+        """What it had written. One that hangs in the driver does not even die: left behind."""
+        with contextlib.suppress(ProcessLookupError):
+            self._kill(process.pid, signal.SIGKILL)
+        try:
+            return process.communicate(timeout=_DYING_S)[0]
+        except subprocess.TimeoutExpired as error:
+            return cast("bytes | None", error.output)
 
     def _environment(self) -> dict[str, str]:
         preload = [os.environ.get("LD_PRELOAD", "")]
@@ -109,16 +143,6 @@ def listed_time_slice(text: str) -> int | None:
     if name.isdecimal() and int(name) < len(INTERVALS):
         return int(name)
     return INTERVALS.index(name) if name in INTERVALS else None
-
-
-def _killed(process: subprocess.Popen[bytes]) -> bytes | None:
-    """What it had written. One that hangs in the driver does not even die: it is left behind."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    try:
-        return process.communicate(timeout=_DYING_S)[0]
-    except subprocess.TimeoutExpired as error:
-        return cast("bytes | None", error.output)
 
 
 def _text(output: bytes | None) -> str:
