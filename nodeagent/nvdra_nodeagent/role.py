@@ -112,10 +112,17 @@ class Role:
     async def _work_until_asked(self, work: Callable[[], Coroutine[object, object, None]]) -> None:
         async with asyncio.TaskGroup() as group:
             working = group.create_task(work(), name="work in role")
-            while not self._is_asked():  # noqa: ASYNC110 - it is another process that asks
+            while not (  # noqa: ASYNC110 - it is another process that asks
+                (is_lost := self._is_lost()) or self._is_asked()
+            ):
                 await asyncio.sleep(_HOLDER_POLL_S)
-            heir = await self._name(_HEIR)
-            log.info("leaving slices and sweeps to a newer agent", agent=self._identity, to=heir)
+            if is_lost:  # the file was removed, and the other agent was quicker with a new one
+                log.warning("another agent took slices and sweeps", agent=self._identity)
+            else:
+                heir = await self._name(_HEIR)
+                log.info(
+                    "leaving slices and sweeps to a newer agent", agent=self._identity, to=heir
+                )
             working.cancel()
 
     def _give_up(self) -> None:
@@ -133,6 +140,13 @@ class Role:
             return False
         self._problems.clear()
         return taken
+
+    def _is_lost(self) -> bool:
+        try:
+            return not self._locks.holds(_ROLE)
+        except AgentError as error:
+            self._complain(error)
+            return False
 
     def _is_asked(self) -> bool:
         try:

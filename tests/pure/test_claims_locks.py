@@ -55,6 +55,39 @@ def test_locks_go_with_their_holder(files: tuple[LockFile, LockFile]) -> None:
     assert theirs.try_lock("a")
 
 
+def test_a_lock_file_that_was_removed_does_not_part_the_agents(
+    tmp_path: Path, files: tuple[LockFile, LockFile]
+) -> None:
+    ours, theirs = files
+    (tmp_path / "locks").unlink()
+    assert ours.try_lock("a")
+    assert not theirs.try_lock("a")
+
+
+def test_locks_are_kept_when_their_file_is_replaced(
+    tmp_path: Path, files: tuple[LockFile, LockFile]
+) -> None:
+    ours, theirs = files
+    ours.try_lock("a")
+    (tmp_path / "new").touch()
+    (tmp_path / "new").replace(tmp_path / "locks")
+    assert ours.holds("a")
+    assert not theirs.is_free("a")
+    ours.unlock("a")
+    assert theirs.try_lock("a")
+
+
+def test_a_lock_that_another_agent_took_in_a_new_file_is_lost(
+    tmp_path: Path, files: tuple[LockFile, LockFile]
+) -> None:
+    ours, theirs = files
+    ours.try_lock("a")
+    (tmp_path / "locks").unlink()
+    assert theirs.try_lock("a")
+    assert not ours.holds("a")
+    assert theirs.holds("a")
+
+
 def test_a_lock_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
     with pytest.raises(Retryable, match=str(tmp_path)):
         LockFile(tmp_path)

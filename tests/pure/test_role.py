@@ -156,6 +156,20 @@ async def test_of_three_the_last_has_it_in_the_end(tmp_path: Path) -> None:
             assert [a.held, b.held, c.held].count(True) == 1
 
 
+async def test_a_lock_file_that_was_removed_leaves_one_with_the_role(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+    async with node.agent("a").running() as a:
+        await a.wait_held()
+        (tmp_path / "locks").unlink()
+        async with node.agent("b", is_known=False).running() as b:
+            await until(lambda: a.held != b.held and (tmp_path / "locks").exists())
+            await asyncio.sleep(0.5)
+            assert a.held != b.held
+            assert node.diary.count("a begins") + node.diary.count("b begins") - 1 == len(
+                [line for line in node.diary if line.endswith("ends")]
+            )
+
+
 async def test_both_logs_name_both_agents(tmp_path: Path) -> None:
     node = Node(tmp_path)
     with capture_logs() as lines:

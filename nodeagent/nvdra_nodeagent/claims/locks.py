@@ -17,12 +17,16 @@ from contextlib import AsyncExitStack
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
+import structlog
+
 from nvdra_nodeagent.errors import NodeFault, Retryable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
+
+log = structlog.get_logger(__name__)
 
 # struct flock of 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid (0 for this kind of lock).
 _FLOCK: Final = struct.Struct("hhqqi4x")
@@ -33,29 +37,32 @@ _LAST_POLL_S: Final = 0.02
 
 
 class LockFile:
-    """Byte locks of one file. Locks of this object never exclude each other."""
+    """Byte locks of one file. Locks of this object never exclude each other.
+
+    A file that was removed or replaced excludes nobody who comes later. So the one at the path is
+    gone over to, with all locks that are held: those that another process has there are lost.
+    Not for several threads.
+    """
 
     def __init__(self, path: Path) -> None:
         """:raises Retryable: the file cannot be opened."""
         self._path = path
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise self._error("open", error) from error
+        self._held: set[str] = set()
+        self._descriptor = self._opened()
 
     def try_lock(self, key: str) -> bool:
         """False when another process has it. Never blocks."""
-        try:
-            self._set(fcntl.F_WRLCK, key)
-        except OSError as error:
-            if error.errno in _HELD_ELSEWHERE:
-                return False
-            raise self._error("lock", error) from error
-        return True
+        self._follow()
+        return self._try(key)
+
+    def holds(self, key: str) -> bool:
+        """Whether we have it (still). Never blocks."""
+        self._follow()
+        return key in self._held
 
     def is_free(self, key: str) -> bool:
         """Whether no other process has it now. Never blocks."""
+        self._follow()
         lock = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, _offset(key), 1, 0)
         try:
             found = fcntl.fcntl(self._descriptor, fcntl.F_OFD_GETLK, lock)
@@ -65,6 +72,7 @@ class LockFile:
         return kind == fcntl.F_UNLCK
 
     def unlock(self, key: str) -> None:
+        self._held.discard(key)
         try:
             self._set(fcntl.F_UNLCK, key)
         except OSError as error:
@@ -72,9 +80,46 @@ class LockFile:
 
     def close(self) -> None:
         """Drop all locks. Idempotent."""
+        self._held.clear()
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+    def _opened(self) -> int:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise self._error("open", error) from error
+        status = os.fstat(descriptor)  # once: every system call lets other threads go first
+        self._identity = status.st_dev, status.st_ino
+        return descriptor
+
+    def _follow(self) -> None:
+        """:raises NodeFault: there is no file any more and none can be made."""
+        try:
+            found = self._path.stat()
+            if (found.st_dev, found.st_ino) == self._identity:
+                return
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise self._error("look at", error) from error
+        old, self._descriptor = self._descriptor, self._opened()
+        lost = [key for key in self._held if not self._try(key)]
+        self._held.difference_update(lost)
+        os.close(old)
+        log.warning("lock file replaced", path=str(self._path), lost=sorted(lost))
+
+    def _try(self, key: str) -> bool:
+        try:
+            self._set(fcntl.F_WRLCK, key)
+        except OSError as error:
+            if error.errno in _HELD_ELSEWHERE:
+                return False
+            raise self._error("lock", error) from error
+        self._held.add(key)
+        return True
 
     def _set(self, kind: int, key: str) -> None:
         lock = _FLOCK.pack(kind, os.SEEK_SET, _offset(key), 1, 0)
