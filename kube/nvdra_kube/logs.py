@@ -137,7 +137,7 @@ class _PlainText:
         if not _TRACES.isdisjoint(event):
             return str(self._console(logger, method, event))
         head = [
-            str(event.pop(key)) if form is None else form.format(event.pop(key))
+            _in_one_line(event.pop(key)) if form is None else form.format(event.pop(key))
             for key, form in _HEAD
             if key in event
         ]
@@ -145,8 +145,16 @@ class _PlainText:
         return " ".join(head + pairs).rstrip(" ")
 
 
+def _in_one_line(text: Any) -> str:
+    """Libraries put what others sent them into their messages."""
+    text = str(text)
+    return text if text.isprintable() else repr(text)
+
+
 def _shown(value: Any) -> str:
-    return value if isinstance(value, str) and _QUOTED.isdisjoint(value) else repr(value)
+    """Quoted where it could be taken for something else, or make a terminal do something."""
+    is_plain = isinstance(value, str) and _QUOTED.isdisjoint(value) and value.isprintable()
+    return value if is_plain else repr(value)
 
 
 def _as_json(event: EventDict, **_: Any) -> str:

@@ -60,12 +60,15 @@ def test_a_line_may_be_text(logs: Callable[..., io.StringIO]) -> None:
     assert "[warning  ] token not readable [nvdra_x] path=/t\n" in stream.getvalue()
 
 
+PRINTABLE = st.characters(exclude_categories=["C", "Z"]) | st.sampled_from(" '=")
+
+
 @given(
-    event=st.text(min_size=1),
+    event=st.text(PRINTABLE, min_size=1),
     level=st.sampled_from(["debug", "info", "warning", "error", "critical"]),
     pairs=st.dictionaries(
         st.sampled_from(["logger", "claim", "zone", "a"]),
-        st.text() | st.integers() | st.none() | st.lists(st.text()),
+        st.text(PRINTABLE) | st.integers() | st.none() | st.lists(st.text()),
     ),
 )
 def test_plain_text_is_what_structlog_would_write(
@@ -74,6 +77,12 @@ def test_plain_text_is_what_structlog_would_write(
     console = structlog.dev.ConsoleRenderer(colors=False, pad_event_to=0)
     line = {"timestamp": "2026-01-01T00:00:00Z", "level": level, "event": event, **pairs}
     assert _PlainText(console)(None, level, {**line}) == console(None, level, {**line})
+
+
+@given(event=st.text(min_size=1), value=st.text())
+def test_plain_text_is_one_line_without_orders_to_a_terminal(event: str, value: str) -> None:
+    console = structlog.dev.ConsoleRenderer(colors=False, pad_event_to=0)
+    assert _PlainText(console)(None, "info", {"event": event, "x": value}).isprintable()
 
 
 @pytest.mark.parametrize(
