@@ -7,7 +7,16 @@ from typing import Any
 import pytest
 import yaml
 
-from nvdra_testing.helm import CHART, HelmFailed, plugin_pod, rendered, run_helm, the
+from nvdra_testing.helm import (
+    CHART,
+    HelmFailed,
+    of_kind,
+    plugin_pod,
+    rendered,
+    run_helm,
+    the,
+    the_container,
+)
 
 DEFAULTS: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())
 WEBHOOK = {"enabled": True}
@@ -53,6 +62,28 @@ WEBHOOK = {"enabled": True}
         ({"resources": {"computeDomains": {"imex": {"mode": "x"}}}}, 'imex.mode "x"'),
         ({"resources": {"computeDomains": {"imex": {"isolation": "channel"}}}}, "not supported"),
         ({"resources": {"computeDomains": {"imex": {"isolation": "x"}}}}, 'imex.isolation "x"'),
+        (
+            {"resources": {"computeDomains": {"imex": {"maxNodesPerIMEXDomain": 0}}}},
+            "/maxNodesPerIMEXDomain",
+        ),
+        ({"logVerbosityCDDaemon": "loud"}, "/logVerbosityCDDaemon"),
+        (
+            {"controller": {"replicas": 2, "leaderElection": {"enabled": False}}},
+            "controller.replicas=2 needs controller.leaderElection.enabled=true",
+        ),
+        ({"controller": {"replicas": -1}}, "/controller/replicas"),
+        ({"controller": {"leaderElection": {"enabled": "maybe"}}}, "/leaderElection/enabled"),
+        ({"controller": {"leaderElection": {"leaseDuration": 15}}}, "/leaseDuration"),
+        ({"controller": {"leaderElection": {"retryPeriod": "2 s"}}}, "/retryPeriod"),
+        ({"controller": {"metrics": {"httpEndpoint": "8080"}}}, "/httpEndpoint"),
+        (
+            {"kubeletPlugin": {"metrics": {"computeDomainHttpEndpoint": ":8080"}}},
+            "port 8080 of kubeletPlugin is used for both gpus and computeDomains",
+        ),
+        (
+            {"kubeletPlugin": {"containers": {"computeDomains": {"healthcheckPort": 51516}}}},
+            "port 51516 of kubeletPlugin is used for both",
+        ),
         ({"webhook": {**WEBHOOK, "tls": None}}, "webhook.enabled needs webhook.tls"),
         ({"webhook": {**WEBHOOK, "tls": {"mode": None}}}, "webhook.tls.mode is required"),
         ({"webhook": {**WEBHOOK, "tls": {"mode": "x"}}}, 'unknown webhook.tls.mode "x"'),
@@ -116,22 +147,34 @@ def test_a_value_of_the_simulation_may_be_null(name: str) -> None:
     plugin_pod({"simulation": {"enabled": True, name: None}})
 
 
+@pytest.mark.parametrize("name", DEFAULTS["controller"])
+def test_a_value_of_the_controller_may_be_null(name: str) -> None:
+    assert of_kind(rendered({"controller": {name: None}}), "Deployment")
+
+
 @pytest.mark.parametrize(
     "values",
     [
         {"controller": {"replicas": 3, "affinity": None, "leaderElection": {"enabled": True}}},
         {"controller": {"containers": {"computeDomain": {"env": [{"name": "A", "value": "b"}]}}}},
+    ],
+)
+def test_values_of_the_controller_leave_the_plugin_alone(values: dict[str, Any]) -> None:
+    assert the(rendered(values), "DaemonSet") == the(rendered(), "DaemonSet")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
         {"webhook": {"enabled": True}},
         {"webhook": {"enabled": True, "tls": {"mode": "secret", "secret": {"name": "s"}}}},
-        {"resources": {"computeDomains": {"enabled": False}}},
-        {"kubeletPlugin": {"containers": {"computeDomains": {"gpuCliqueLabelEnabled": True}}}},
         {"consumableShares": "disabled", "somethingOfANewerRelease": {"a": 1}},
     ],
 )
 def test_values_of_parts_that_are_not_there_yet_change_nothing(values: dict[str, Any]) -> None:
     changed, plain = (the(rendered(each), "DaemonSet") for each in (values, {}))
     for daemonset in (changed, plain):
-        (container,) = daemonset["spec"]["template"]["spec"]["containers"]
+        container = the_container(daemonset["spec"]["template"]["spec"], "gpus")
         container["env"] = [each for each in container["env"] if "SHARES" not in each["name"]]
     assert changed == plain
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
+from nvdra_operator.domains.objects import DAEMON_PROGRAM
 from nvdra_testing.helm import CHART
 from nvdra_testing.image import IMAGE, image_module
 
@@ -34,7 +35,16 @@ def test_programs_in_the_image_exist() -> None:
 def test_the_chart_starts_programs_that_the_image_has() -> None:
     templates = "".join(path.read_text() for path in (CHART / "templates").iterdir())
     started = set(re.findall(r"\bnvdra-[a-z-]+", templates))
-    assert started == contents.read_contents().programs.keys()
+    # IMEX daemons are started by the controller.
+    assert started | {DAEMON_PROGRAM} == contents.read_contents().programs.keys()
+
+
+def test_programs_have_the_names_and_entries_of_the_distribution() -> None:
+    scripts = contents.project()["scripts"]
+    programs = contents.read_contents().programs
+    assert {name: programs[name] for name in programs.keys() & scripts.keys()} == {
+        name: entry for name, entry in scripts.items() if name != "nvdra"
+    }
 
 
 def test_the_chart_looks_for_the_image_that_is_built() -> None:
@@ -42,10 +52,11 @@ def test_the_chart_looks_for_the_image_that_is_built() -> None:
     assert values["image"]["repository"] == contents.read_contents().image["reference"]
 
 
-def test_requirements_are_the_agents_and_yaml() -> None:
+def test_requirements_are_those_of_agents_and_controller() -> None:
     wanted = contents.requirements(contents.read_contents())
     found = {re.split(r"[<>=]", each)[0] for each in wanted}
-    assert found >= {"msgspec", "aiohttp", "grpclib", "pyyaml"}
+    assert found >= {"msgspec", "aiohttp", "grpclib", "kopf", "pyyaml"}
+    # Kopf loads kubernetes-asyncio where it finds it, and that takes 37 MiB.
     assert not found & {"kubernetes-asyncio", "rich", "cel-expr-python", "cryptography"}
 
 

@@ -25,6 +25,47 @@ MATRIX: Final[dict[str, dict[str, Any]]] = {
     "network policy": {"kubeletPlugin": {"networkPolicy": {"enabled": True}}},
     "own account": {"serviceAccount": {"create": False, "name": "mine"}},
     "pull secret": {"imagePullSecrets": [{"name": "s"}], "image": {"repository": "r", "tag": "t"}},
+    "gpus only": {"resources": {"computeDomains": {"enabled": False}}},
+    "compute domains only": {"resources": {"gpus": {"enabled": False}}},
+    "own IMEX daemons": {
+        "resources": {"computeDomains": {"imex": {"mode": "hostManaged"}}},
+        "featureGates": {"HostManagedIMEXDaemon": True},
+    },
+    "replicas": {
+        "controller": {
+            "replicas": 2,
+            "affinity": None,
+            "leaderElection": {"leaseDuration": "6s", "renewDeadline": "4s", "retryPeriod": "1s"},
+            "networkPolicy": {"enabled": True},
+        }
+    },
+    "own controller": {
+        "logVerbosityCDDaemon": 6,
+        "resources": {
+            "computeDomains": {
+                "rightsForEarlierDaemons": False,
+                "imex": {"maxNodesPerIMEXDomain": 9},
+            }
+        },
+        "controller": {
+            "metrics": {"enabled": False},
+            "podAnnotations": {"a": "b"},
+            "podSecurityContext": {"fsGroup": 1},
+            "nodeSelector": {"a": "b"},
+            "priorityClassName": "",
+            "tolerations": [],
+            "containers": {
+                "computeDomain": {
+                    "env": [{"name": "LOGGING_FORMAT", "value": "json"}],
+                    "securityContext": {"readOnlyRootFilesystem": False},
+                    "resources": {"limits": {"memory": "200Mi"}},
+                }
+            },
+        },
+    },
+    "clique label": {
+        "kubeletPlugin": {"containers": {"computeDomains": {"gpuCliqueLabelEnabled": True}}}
+    },
     "own pod": {
         "kubeletPlugin": {
             "podAnnotations": {"a": "b"},

@@ -91,6 +91,11 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- if ((.Values.resources).gpus).enabled }}true{{ end -}}
 {{- end }}
 
+{{/* Whether there is a driver for the kubelet plugin to run. */}}
+{{- define "dra-driver-nvidia-gpu.pluginEnabled" -}}
+{{- if or (include "dra-driver-nvidia-gpu.gpusEnabled" .) (include "dra-driver-nvidia-gpu.domainsEnabled" .) }}true{{ end -}}
+{{- end }}
+
 {{- define "dra-driver-nvidia-gpu.simulated" -}}
 {{- if (.Values.simulation).enabled }}true{{ end -}}
 {{- end }}

@@ -1,5 +1,10 @@
 {{/* Pieces of the kubelet plugin's pod. */}}
 
+{{/* As the API server knows it. */}}
+{{- define "dra-driver-nvidia-gpu.plugin.user" -}}
+{{- printf "system:serviceaccount:%s:%s" (include "dra-driver-nvidia-gpu.namespace" .) (include "dra-driver-nvidia-gpu.serviceAccountName" (list . "-kubeletplugin")) -}}
+{{- end }}
+
 {{/* Without a slash at its end: its parent and its name are looked for separately. */}}
 {{- define "dra-driver-nvidia-gpu.plugin.driverRoot" -}}
 {{- .Values.nvidiaDriverRoot | default "/" | clean -}}
@@ -38,10 +43,24 @@ rollingUpdate:
 {{- end -}}
 {{- end }}
 
-{{/* Port of the liveness service; empty when it is off. */}}
+{{/* Settings of a container of the pod, as YAML: (list . "gpus"). */}}
+{{- define "dra-driver-nvidia-gpu.plugin.settings" -}}
+{{- $containers := ((index . 0).Values.kubeletPlugin).containers | default dict -}}
+{{- get $containers (index . 1) | default dict | toYaml -}}
+{{- end }}
+
+{{/* Port of a container's liveness service; empty when it is off: (list . "gpus"). */}}
 {{- define "dra-driver-nvidia-gpu.plugin.healthPort" -}}
-{{- $port := int ((((.Values.kubeletPlugin).containers).gpus).healthcheckPort) -}}
+{{- $settings := include "dra-driver-nvidia-gpu.plugin.settings" . | fromYaml -}}
+{{- $port := int $settings.healthcheckPort -}}
 {{- if gt $port 0 }}{{ $port }}{{ end -}}
+{{- end }}
+
+{{/* HOST:PORT of a container's HTTP endpoint; empty when it is off: (list . "gpus"). */}}
+{{- define "dra-driver-nvidia-gpu.plugin.endpoint" -}}
+{{- $metrics := ((index . 0).Values.kubeletPlugin).metrics | default dict -}}
+{{- $names := dict "gpus" "gpuHttpEndpoint" "computeDomains" "computeDomainHttpEndpoint" -}}
+{{- get $metrics (get $names (index . 1)) | default "" -}}
 {{- end }}
 
 {{/* Security context of a container; the image's own user may not do what the plugin has to. */}}
@@ -69,98 +88,61 @@ resources:
 {{- end }}
 {{- end }}
 
-{{/* The driver may come later than we do, and its root with it: so the root's parent is mounted. */}}
-{{- define "dra-driver-nvidia-gpu.plugin.waitForDriver" -}}
-{{- $driverRoot := include "dra-driver-nvidia-gpu.plugin.driverRoot" . -}}
-- name: wait-for-driver
-  {{- include "dra-driver-nvidia-gpu.plugin.container" (list . ((.Values.kubeletPlugin).containers).init) | nindent 2 }}
-  command: [nvdra-wait-for-driver]
-  env:
-  {{- include "dra-driver-nvidia-gpu.plugin.waitForDriver.env" . | trim | nindent 2 }}
-  {{- with (((.Values.kubeletPlugin).containers).init).env }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
-  volumeMounts:
-  - name: driver-root-parent
-    mountPath: /driver-root-parent
-    readOnly: true
-    {{- if ne $driverRoot "/" }}
-    mountPropagation: HostToContainer
-    {{- end }}
-{{- end }}
-
-{{- define "dra-driver-nvidia-gpu.plugin.waitForDriver.env" -}}
-{{- include "dra-driver-nvidia-gpu.env" (list "NVIDIA_DRIVER_ROOT" (include "dra-driver-nvidia-gpu.plugin.driverRoot" .)) }}
-{{- include "dra-driver-nvidia-gpu.env" (list "DRIVER_ROOT_PARENT_CTR_PATH" "/driver-root-parent") }}
-{{- include "dra-driver-nvidia-gpu.env" (list "LOG_VERBOSITY" (.Values.logVerbosity | toString)) }}
-{{- include "dra-driver-nvidia-gpu.env" (list "NVIDIA_VISIBLE_DEVICES" "void") }}
-{{- end }}
-
-{{- define "dra-driver-nvidia-gpu.plugin.simulateNode" -}}
-{{- $simulation := .Values.simulation -}}
-- name: simulate-node
-  {{- include "dra-driver-nvidia-gpu.plugin.container" (list . ((.Values.kubeletPlugin).containers).init) | nindent 2 }}
-  command: [nvdra-simulate-node]
-  env:
-  {{- include "dra-driver-nvidia-gpu.plugin.simulateNode.env" . | trim | nindent 2 }}
-  {{- with (((.Values.kubeletPlugin).containers).init).env }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
-  volumeMounts:
-  - name: simulated-hardware
-    mountPath: {{ include "dra-driver-nvidia-gpu.simulationDir" . }}
-  - name: host-dev
-    mountPath: /host-dev
-  {{- if $simulation.migLayouts }}
-  - name: mig-layouts
-    mountPath: /etc/nvdra
-    readOnly: true
-  {{- end }}
-{{- end }}
-
-{{- define "dra-driver-nvidia-gpu.plugin.simulateNode.env" -}}
-{{- $simulation := .Values.simulation -}}
-{{- include "dra-driver-nvidia-gpu.env.identity" . }}
-{{- include "dra-driver-nvidia-gpu.env" (list "LOG_VERBOSITY" (.Values.logVerbosity | toString)) }}
-{{- include "dra-driver-nvidia-gpu.env" (list "SIMULATION_DIRECTORY" (include "dra-driver-nvidia-gpu.simulationDir" .)) }}
-{{- include "dra-driver-nvidia-gpu.env" (list "SIMULATION_DEV_ROOT" "/host-dev") }}
-{{- include "dra-driver-nvidia-gpu.env" (list "SIMULATION_PROFILE" ($simulation.profile | default "")) }}
-{{- include "dra-driver-nvidia-gpu.env" (list "SIMULATION_PROFILE_LABEL" ($simulation.profileLabel | default "")) }}
-{{- if $simulation.migLayouts }}
-{{- include "dra-driver-nvidia-gpu.env" (list "SIMULATION_MIG_LAYOUTS" "/etc/nvdra/mig-layouts.yaml") }}
-{{- include "dra-driver-nvidia-gpu.env" (list "SIMULATION_MIG_LAYOUT" ($simulation.migLayout | default "")) }}
-{{- include "dra-driver-nvidia-gpu.env" (list "SIMULATION_MIG_LAYOUT_LABEL" ($simulation.migLayoutLabel | default "")) }}
-{{- end }}
-{{- end }}
-
 {{- define "dra-driver-nvidia-gpu.plugin.gpus" -}}
-{{- $gpus := ((.Values.kubeletPlugin).containers).gpus | default dict -}}
-{{- $endpoint := ((.Values.kubeletPlugin).metrics).gpuHttpEndpoint | default "" -}}
-- name: gpus
-  {{- include "dra-driver-nvidia-gpu.plugin.container" (list . $gpus) | nindent 2 }}
-  {{- include "dra-driver-nvidia-gpu.plugin.command" . | nindent 2 }}
+{{- include "dra-driver-nvidia-gpu.plugin.driver" (dict "root" . "settings" "gpus" "name" "gpus"
+    "program" "nvdra-gpu-plugin" "port" "metrics"
+    "env" (include "dra-driver-nvidia-gpu.env" (list "CONSUMABLE_SHARES" (.Values.consumableShares | default "")))) -}}
+{{- end }}
+
+{{- define "dra-driver-nvidia-gpu.plugin.computeDomains" -}}
+{{- include "dra-driver-nvidia-gpu.plugin.driver" (dict "root" . "settings" "computeDomains" "name" "compute-domains"
+    "program" "nvdra-compute-domain-plugin" "port" "metrics-domains"
+    "env" (include "dra-driver-nvidia-gpu.plugin.computeDomains.env" .)) -}}
+{{- end }}
+
+{{- define "dra-driver-nvidia-gpu.plugin.computeDomains.env" -}}
+{{- $imex := ((.Values.resources).computeDomains).imex | default dict -}}
+{{- $label := (include "dra-driver-nvidia-gpu.plugin.settings" (list . "computeDomains") | fromYaml).gpuCliqueLabelEnabled -}}
+{{- include "dra-driver-nvidia-gpu.domains.env" . }}
+{{- include "dra-driver-nvidia-gpu.env" (list "ADDITIONAL_NAMESPACES" (include "dra-driver-nvidia-gpu.additionalNamespaces" .)) }}
+{{- include "dra-driver-nvidia-gpu.env" (list "IMEX_HOST_SOCKET_PATH" ($imex.hostSocketPath | default "")) }}
+{{- include "dra-driver-nvidia-gpu.env" (list "GPU_CLIQUE_LABEL_ENABLED" (ternary "true" "" (eq (toString $label) "true"))) }}
+{{- end }}
+
+{{/* Container of one driver: (dict root, settings, name, program, port, env). */}}
+{{- define "dra-driver-nvidia-gpu.plugin.driver" -}}
+{{- $which := list .root .settings -}}
+{{- $settings := include "dra-driver-nvidia-gpu.plugin.settings" $which | fromYaml -}}
+{{- $health := include "dra-driver-nvidia-gpu.plugin.healthPort" $which -}}
+{{- $endpoint := include "dra-driver-nvidia-gpu.plugin.endpoint" $which -}}
+- name: {{ .name }}
+  {{- include "dra-driver-nvidia-gpu.plugin.container" (list .root $settings) | nindent 2 }}
+  {{- include "dra-driver-nvidia-gpu.plugin.command" (list .root .program) | nindent 2 }}
   env:
-  {{- include "dra-driver-nvidia-gpu.plugin.gpus.env" . | nindent 2 }}
-  {{- with $gpus.env }}
+  {{- $env := include "dra-driver-nvidia-gpu.plugin.driver.env" .root }}
+  {{- $env = print $env .env (include "dra-driver-nvidia-gpu.env" (list "HEALTHCHECK_PORT" $health)) }}
+  {{- print $env (include "dra-driver-nvidia-gpu.env" (list "HTTP_ENDPOINT" $endpoint)) | trim | nindent 2 }}
+  {{- with $settings.env }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
   {{- with $endpoint }}
   ports:
-  - name: metrics
-    containerPort: {{ include "dra-driver-nvidia-gpu.plugin.port" . }}
+  - name: {{ $.port }}
+    containerPort: {{ include "dra-driver-nvidia-gpu.port" (list "kubeletPlugin.metrics" .) }}
   {{- end }}
-  {{- include "dra-driver-nvidia-gpu.plugin.probes" (dict "health" (include "dra-driver-nvidia-gpu.plugin.healthPort" .) "endpoint" $endpoint) | trim | nindent 2 }}
+  {{- include "dra-driver-nvidia-gpu.plugin.probes" (dict "health" $health "endpoint" $endpoint "port" .port) | trim | nindent 2 }}
   volumeMounts:
-  {{- include "dra-driver-nvidia-gpu.plugin.gpus.mounts" . | nindent 2 }}
+  {{- include "dra-driver-nvidia-gpu.plugin.driver.mounts" .root | nindent 2 }}
 {{- end }}
 
-{{/* The driver is process 1, also when a shell prepares its mounts. */}}
+{{/* The driver is process 1, also when a shell prepares its mounts: (list . program). */}}
 {{- define "dra-driver-nvidia-gpu.plugin.command" -}}
-{{- $arguments := list "nvdra-gpu-plugin" -}}
-{{- if not ((.Values.kubeletPlugin).metrics).enabled -}}
+{{- $root := index . 0 -}}
+{{- $arguments := list (index . 1) -}}
+{{- if not (($root.Values.kubeletPlugin).metrics).enabled -}}
 {{- $arguments = append $arguments "--metrics-path=" -}}
 {{- end -}}
-{{- if and .Values.maskNvidiaDriverParams (not (include "dra-driver-nvidia-gpu.simulated" .)) -}}
+{{- if and $root.Values.maskNvidiaDriverParams (not (include "dra-driver-nvidia-gpu.simulated" $root)) -}}
 command:
 - sh
 - -ec
@@ -174,12 +156,12 @@ command: {{ toJson $arguments }}
 {{- end -}}
 {{- end }}
 
-{{- define "dra-driver-nvidia-gpu.plugin.gpus.env" -}}
+{{/* What all drivers of the pod are told. */}}
+{{- define "dra-driver-nvidia-gpu.plugin.driver.env" -}}
 {{- $metrics := (.Values.kubeletPlugin).metrics | default dict -}}
 {{- include "dra-driver-nvidia-gpu.env.identity" . }}
 {{- include "dra-driver-nvidia-gpu.env" (list "LOG_VERBOSITY" (.Values.logVerbosity | toString)) }}
 {{- include "dra-driver-nvidia-gpu.env" (list "FEATURE_GATES" (include "dra-driver-nvidia-gpu.featureGates" .)) }}
-{{- include "dra-driver-nvidia-gpu.env" (list "CONSUMABLE_SHARES" (.Values.consumableShares | default "")) }}
 {{- include "dra-driver-nvidia-gpu.env" (list "NVIDIA_VISIBLE_DEVICES" "void") }}
 {{- include "dra-driver-nvidia-gpu.env" (list "CDI_ROOT" "/var/run/cdi") }}
 {{- include "dra-driver-nvidia-gpu.env" (list "KUBELET_REGISTRAR_DIRECTORY_PATH" (include "dra-driver-nvidia-gpu.plugin.registryDir" .)) }}
@@ -192,8 +174,6 @@ command: {{ toJson $arguments }}
     fieldRef:
       fieldPath: metadata.uid
 {{- end }}
-{{- include "dra-driver-nvidia-gpu.env" (list "HEALTHCHECK_PORT" (include "dra-driver-nvidia-gpu.plugin.healthPort" .)) }}
-{{- include "dra-driver-nvidia-gpu.env" (list "HTTP_ENDPOINT" ($metrics.gpuHttpEndpoint | default "")) }}
 {{- if $metrics.enabled }}
 {{- include "dra-driver-nvidia-gpu.env" (list "METRICS_PATH" ($metrics.metricsPath | default "")) }}
 {{- end }}
@@ -210,7 +190,7 @@ command: {{ toJson $arguments }}
 {{- end }}
 
 {{/* Sockets, state and CDI files: the same paths in here and on the host. */}}
-{{- define "dra-driver-nvidia-gpu.plugin.gpus.mounts" -}}
+{{- define "dra-driver-nvidia-gpu.plugin.driver.mounts" -}}
 - name: plugins-registry
   mountPath: {{ include "dra-driver-nvidia-gpu.plugin.registryDir" . }}
 - name: plugins
@@ -234,17 +214,18 @@ command: {{ toJson $arguments }}
 {{- end }}
 {{- end }}
 
-{{- define "dra-driver-nvidia-gpu.plugin.port" -}}
-{{- regexFind "[0-9]+$" . | required (printf "kubeletPlugin.metrics: endpoint %q has no port; write [HOST]:PORT" .) -}}
+{{/* Port of a HOST:PORT: (list "where.it.is.set" value). */}}
+{{- define "dra-driver-nvidia-gpu.port" -}}
+{{- regexFind "[0-9]+$" (index . 1) | required (printf "%s: endpoint %q has no port; write [HOST]:PORT" (index . 0) (index . 1)) -}}
 {{- end }}
 
 {{/* Ready once the kubelet has registered the driver; alive while its sockets answer. */}}
 {{- define "dra-driver-nvidia-gpu.plugin.probes" -}}
-{{- with .endpoint }}
+{{- if .endpoint }}
 readinessProbe:
   httpGet:
     path: /readyz
-    port: metrics
+    port: {{ .port }}
   periodSeconds: 2
   timeoutSeconds: 2
 {{- end }}

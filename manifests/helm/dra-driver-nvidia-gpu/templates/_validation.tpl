@@ -30,6 +30,37 @@
 {{- end -}}
 {{- end }}
 
+{{- define "dra-driver-nvidia-gpu.validateController" -}}
+{{- if include "dra-driver-nvidia-gpu.domainsEnabled" . -}}
+{{- $replicas := include "dra-driver-nvidia-gpu.controller.replicas" . | int -}}
+{{- if and (gt $replicas 1) (not (include "dra-driver-nvidia-gpu.controller.election" .)) -}}
+{{- fail (printf "controller.replicas=%d needs controller.leaderElection.enabled=true (or auto): without an election all replicas write the same objects" $replicas) -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* The containers of the plugin's pod share its ports. */}}
+{{- define "dra-driver-nvidia-gpu.validatePorts" -}}
+{{- $seen := dict -}}
+{{- $containers := list -}}
+{{- if include "dra-driver-nvidia-gpu.gpusEnabled" . -}}
+{{- $containers = append $containers "gpus" -}}
+{{- end -}}
+{{- if include "dra-driver-nvidia-gpu.domainsEnabled" . -}}
+{{- $containers = append $containers "computeDomains" -}}
+{{- end -}}
+{{- range $which := $containers -}}
+{{- $endpoint := include "dra-driver-nvidia-gpu.plugin.endpoint" (list $ $which) -}}
+{{- $health := include "dra-driver-nvidia-gpu.plugin.healthPort" (list $ $which) -}}
+{{- range $port := list (regexFind "[0-9]+$" $endpoint) $health | compact -}}
+{{- if hasKey $seen $port -}}
+{{- fail (printf "port %s of kubeletPlugin is used for both %s and %s; see kubeletPlugin.metrics and healthcheckPort of kubeletPlugin.containers" $port (get $seen $port) $which) -}}
+{{- end -}}
+{{- $_ := set $seen $port $which -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
 {{- define "dra-driver-nvidia-gpu.validateWebhook" -}}
 {{- if (.Values.webhook).enabled -}}
 {{- $tls := required "webhook.enabled needs webhook.tls: where the server certificate comes from" .Values.webhook.tls -}}
