@@ -209,6 +209,7 @@ def test_daemons_have_what_they_need_and_no_rights() -> None:
         "PreferNoSchedule",
     }
     assert container["readinessProbe"]["httpGet"] == {"path": "/ready", "port": 50006}
+    assert container["securityContext"]["runAsUser"] == 0
     assert template["metadata"]["annotations"][ANNOTATION_PROTOCOL] == "1"
 
 

@@ -188,6 +188,8 @@ def _container(settings: DriverSettings) -> Body:
         "name": CONTAINER_IMEX_DAEMON,
         "image": settings.image,
         "command": [DAEMON_PROGRAM],
+        # It writes /etc/hosts, and nvidia-imex opens devices of root; the image's user may neither.
+        "securityContext": {"runAsUser": 0, "runAsGroup": 0},
         "env": _environment(settings),
         "resources": {"requests": _REQUESTS, "claims": [{"name": CONTAINER_IMEX_DAEMON}]},
         "startupProbe": _probe(IMEX_STARTUP_PATH, period_s=1, failures=1200),
