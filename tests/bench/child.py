@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 BENCH = Path(__file__).resolve().parent
 _READY_S = 60.0
+_LONGEST_LINE = 64 * 1024 * 1024  # names thousands of claims
 
 
 class Child:
@@ -43,6 +44,7 @@ async def child(program: str, arguments: Mapping[str, object]) -> AsyncIterator[
         *(sys.executable, str(BENCH), program, json.dumps(arguments, default=str)),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
+        limit=_LONGEST_LINE,
     )
     try:
         async with asyncio.timeout(_READY_S):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 TELL_S = 15.0
+"""How often the memory is looked at, too."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -46,9 +47,9 @@ async def _soak(duration_s: float, seed: int) -> dict[str, Any]:
             assert pid is not None
             hardware = await asyncio.to_thread(node.hardware)
             load = Load(node, hardware, seed=seed)
-            before = _anonymous_mib(pid)
+            anonymous = [_anonymous_mib(pid)]
             started = time.monotonic()
-            telling = asyncio.create_task(_tell(load, started), name="progress")
+            telling = asyncio.create_task(_tell(load, pid, anonymous), name="progress")
             await load.run(until=lambda: time.monotonic() - started >= duration_s)
             telling.cancel()
             tally = load.tally
@@ -63,14 +64,15 @@ async def _soak(duration_s: float, seed: int) -> dict[str, Any]:
                 "left_over": 0,  # else there is no document
                 "agent_starts": agent.starts,
                 "agent_cpu_s": rounded(cpu_s(pid)),
-                "anonymous_mib": {"before": before, "after": _anonymous_mib(pid)},
+                "anonymous_mib": [*anonymous, _anonymous_mib(pid)],
             }
 
 
-async def _tell(load: Load, started: float) -> None:
+async def _tell(load: Load, pid: int, anonymous: list[float]) -> None:
     while True:
         await asyncio.sleep(TELL_S)
-        progress(f"{time.monotonic() - started:.0f} s: {load.tally}")
+        anonymous.append(_anonymous_mib(pid))
+        progress(f"{anonymous[-1]} MiB, {load.tally}")
 
 
 def _anonymous_mib(pid: int) -> float:

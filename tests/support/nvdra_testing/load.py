@@ -34,7 +34,7 @@ _SETTLE_S: Final = 120.0
 _PAUSE_S: Final = 0.05
 _TROUBLE_EVERY: Final = 8
 
-_REASON: Final = re.compile(r"[A-Z][A-Za-z]+(?=: )|DeviceHeld|No answer")
+_REASON: Final = re.compile(r"\[([A-Za-z]+)\]$")
 _SMI_CALLS: Final = ("time_slice", "set_time_slice", "compute_mode", "set_compute_mode")
 _NVML_CALLS: Final = ("device", "uuid", "name", "memory_bytes", "pci_bus_id")
 
@@ -222,5 +222,5 @@ class Load:
 
 def _reason(error: str) -> str:
     """What an answer to the kubelet complains of, in a word."""
-    words = _REASON.findall(error)
-    return words[0] if words else error[-80:]
+    found = _REASON.search(error)
+    return found[1] if found else error
