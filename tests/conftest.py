@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # pytest-asyncio asks, and the warning about it would fail the run.
 asyncio.set_event_loop(None)
 
-# No test judges by the clock, hypothesis included: it would blame the example that a busy machine met.
+# No test judges by the clock: hypothesis would blame the example that a busy machine met.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 
