@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from nvdra_api.quantity import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+_LONGEST_PATH: Final = 200  # ours have up to 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +28,12 @@ class Problem:
 
 def unknown_field(path: str) -> Problem:
     """A field that the kind does not have. Scripts look for exactly this text."""
-    return Problem(path, f'unknown field "{path}"', strict=True)
+    return Problem(path, f"unknown field {shown(path, limit=_LONGEST_PATH)}", strict=True)
 
 
 def duplicate_field(path: str) -> Problem:
     """A key that its object holds twice. Scripts look for exactly this text."""
-    return Problem(path, f'duplicate field "{path}"', strict=True)
+    return Problem(path, f"duplicate field {shown(path, limit=_LONGEST_PATH)}", strict=True)
 
 
 class ConfigError(ValueError):

@@ -45,9 +45,15 @@ def parse_quantity(text: str) -> int:
 
 
 def shown(value: object, *, limit: int = 60) -> str:
-    """A value of the user's for an error message: quoted, and cut when it is long."""
+    """A value of the user's for an error message: quoted, on one line, and cut when it is long."""
     text = str(value)
-    return f'"{text}"' if len(text) <= limit else f'"{text[:limit]}…"'
+    cut = "".join(map(_printable, text[:limit]))
+    return f'"{cut}"' if len(text) <= limit else f'"{cut}…"'
+
+
+def _printable(character: str) -> str:
+    """Messages end up in terminals and logs, which obey control characters."""
+    return character if character.isprintable() else ascii(character)[1:-1]
 
 
 def _with_integer_part(digits: str) -> str:

@@ -90,6 +90,12 @@ def test_an_unknown_field_is_named_with_its_path(fields: dict[str, Any], path: s
     assert str(failure.value) == f'strict decoding error: unknown field "{path}"'
 
 
+def test_a_long_or_unprintable_name_of_a_field_is_cut_and_escaped() -> None:
+    (text,) = problem_texts(a_config_text(**{f"\x1b[31m{'x' * 3000}": 1}))
+    assert text.startswith(r'unknown field "\x1b[31mxxx')
+    assert len(text) < 300
+
+
 def test_time_slices_are_unknown_to_mig_devices() -> None:
     raw = a_config_text("MigDeviceConfig", sharing=time_slicing(interval="Long"))
     assert problem_texts(raw) == ['unknown field "sharing.timeSlicingConfig"']

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nvdra_api.quantity import parse_quantity
+from nvdra_api.quantity import parse_quantity, shown
 
 LARGEST = 2**63 - 1
 
@@ -92,3 +92,11 @@ def test_the_value_is_the_ceiling_of_the_magnitude(
     exact = abs(Fraction(str(number))) * scale
     magnitude = abs(parse_quantity(f"{number}{text}"))
     assert magnitude - 1 < exact <= magnitude
+
+
+def test_values_of_users_are_shown_without_what_a_terminal_obeys() -> None:
+    assert shown("Löng\x1b[31m\0\n") == r'"Löng\x1b[31m\x00\n"'
+
+
+def test_long_values_of_users_are_cut() -> None:
+    assert shown("x" * 61) == f'"{"x" * 60}…"'
