@@ -15,6 +15,7 @@ from tests.e2e.ring.patience import eventually
 from tests.e2e.ring.processes import run
 from tests.e2e.ring.storage import images_dir
 
+from nvdra_api.names import COMPONENT_CONTROLLER, COMPONENT_KUBELET_PLUGIN, LABEL_COMPONENT
 from nvdra_testing.helm import CHART, HelmFailed, run_helm
 from nvdra_testing.image import IMAGE
 
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
 NAMESPACE: Final = "dra-driver-nvidia-gpu"
 RELEASE: Final = "nvdra"
 DRIVER: Final = "gpu.nvidia.com"
-PLUGIN: Final = f"--selector=app.kubernetes.io/instance={RELEASE}"
+PLUGIN: Final = f"--selector={LABEL_COMPONENT}={COMPONENT_KUBELET_PLUGIN}"
+CONTROLLER: Final = f"--selector={LABEL_COMPONENT}={COMPONENT_CONTROLLER}"
+_ALL: Final = f"--selector=app.kubernetes.io/instance={RELEASE}"
 PROFILE_LABEL: Final = "resource.nvidia.com/simulated-profile"
 MIG_LAYOUT_LABEL: Final = "resource.nvidia.com/simulated-mig-layout"
 _MIG_LAYOUTS: Final = CHART.parents[1] / "simulator" / "mig-layout.yaml"
@@ -99,10 +102,10 @@ class Product:
             raise RingError(f"helm {arguments[0]}: {failed}\n{self.explain()}") from failed
 
     def explain(self) -> str:
-        """State and last words of the plugin's pods, for messages of failures."""
+        """State and last words of the driver's pods, for messages of failures."""
         pods = self.kubectl("get", "pods", f"--namespace={NAMESPACE}", "--output=wide")
         return pods + self.kubectl(
-            "logs", PLUGIN, f"--namespace={NAMESPACE}", "--all-containers", "--prefix",
+            "logs", _ALL, f"--namespace={NAMESPACE}", "--all-containers", "--prefix",
             "--tail=15", "--ignore-errors",
         )  # fmt: skip
 
