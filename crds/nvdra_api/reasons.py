@@ -107,6 +107,35 @@ _PERMANENT: Final = (
         "Delete the pod; it was made for the earlier claim.",
     ),
     Reason(
+        "DomainNotFound",
+        Kind.PERMANENT,
+        Actor.USER,
+        "The ComputeDomain that the claim names does not exist in the claim's namespace.",
+        "Use the claim template that the ComputeDomain names, in the domain's own namespace.",
+    ),
+    Reason(
+        "DomainTerminating",
+        Kind.PERMANENT,
+        Actor.USER,
+        "The ComputeDomain that the claim names is being deleted.",
+        "Delete the pod; create the domain anew once it is gone.",
+    ),
+    Reason(
+        "WrongNamespace",
+        Kind.PERMANENT,
+        Actor.USER,
+        "A claim for a `daemon` device is not in a namespace of the driver.",
+        "Nothing: such devices are for the driver's own pods.",
+    ),
+    Reason(
+        "NoDaemon",
+        Kind.PERMANENT,
+        Actor.USER,
+        "A claim for a `daemon` device is for a pod that is no daemon of the ComputeDomain that it "
+        "names.",
+        "Nothing: such devices are for the driver's own pods.",
+    ),
+    Reason(
         "MalformedClaim",
         Kind.PERMANENT,
         Actor.CLUSTER,
@@ -234,6 +263,30 @@ _RETRIED: Final = (
         "Nothing: its devices become free with the claim's next prepare or unprepare.",
     ),
     Reason(
+        "DomainNotReady",
+        Kind.RETRIED,
+        Actor.NOBODY,
+        "The workload waits for the IMEX daemon of its ComputeDomain on this node.",
+        "Wait; if it stays, look at the domain's conditions and at the daemon's pod on the node: "
+        "`kubectl -n dra-driver-nvidia-gpu get pods -o wide`.",
+    ),
+    Reason(
+        "NodeInOtherDomain",
+        Kind.RETRIED,
+        Actor.USER,
+        "The node is in another ComputeDomain, and can be in one only.",
+        "Wait until the pods of the other domain have ended on the node.",
+    ),
+    Reason(
+        "FabricNotReady",
+        Kind.RETRIED,
+        Actor.NODE,
+        "The GPUs do not tell which NVLink clique they are in: they are not registered with the "
+        "fabric yet, or that failed.",
+        "Look at the fabric manager of the node or of its rack, and at `nvidia-smi -q`, section "
+        "Fabric.",
+    ),
+    Reason(
         "Overtaken",
         Kind.RETRIED,
         Actor.NOBODY,
@@ -285,6 +338,13 @@ _NODE: Final = (
         Actor.NODE,
         "`nvidia-cdi-hook` is not there or cannot be run.",
         "Put it there, or set `nvidiaCDIHookPath`.",
+    ),
+    Reason(
+        "NodeNotFound",
+        Kind.NODE,
+        Actor.CLUSTER,
+        "The node's own object is not in the API.",
+        "Check `--node-name`; the kubelet registers the node.",
     ),
     Reason(
         "DeviceNodeMissing",

@@ -16,7 +16,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PAGE = ROOT / "docs" / "troubleshooting.md"
-KINDS = {"Permanent": Kind.PERMANENT, "Retryable": Kind.RETRIED, "NodeFault": Kind.NODE}
+KINDS = {
+    "Permanent": Kind.PERMANENT,
+    "Retryable": Kind.RETRIED,
+    "NotYet": Kind.RETRIED,
+    "NodeFault": Kind.NODE,
+}
 OF_CLAIMS = set(KINDS.values())
 
 

@@ -289,7 +289,7 @@ class Executor:
     def _release_unrecorded(self, uid: str, fence: Fence | None) -> Released:
         """Also for a claim never heard of: a record may have been deleted by hand."""
         self._undo_step(StepEntry(_salvaged_step(uid, fence)))
-        cause: AgentError | None = None
+        cause = self._forget(uid)
         if uid not in self._tombstones.uids():
             try:
                 self._effects.drop_strays(uid)
@@ -298,6 +298,18 @@ class Executor:
         if fence:
             self._ledger.release(uid)
         return Released(known=fence is not None, unfinished=cause)
+
+    def _forget(self, uid: str) -> AgentError | None:
+        """:raises AgentError: what cannot wait could not be undone."""
+        cause: AgentError | None = None
+        for handler in self._handlers.all():
+            try:
+                handler.forget(uid)
+            except AgentError as error:
+                if not handler.can_wait:
+                    raise
+                cause = cause or error
+        return cause
 
     def _refuse_newer(self, uid: str) -> None:
         fence = self._ledger.fence(uid)

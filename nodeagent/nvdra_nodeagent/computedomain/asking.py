@@ -60,4 +60,4 @@ class LoopCaller:
             future.cancel()
             raise Retryable("ApiUnavailable", f"no end within {_WORK_S:g} s") from error
         except concurrent.futures.CancelledError as error:
-            raise Retryable("Stopping", "the agent is ending") from error
+            raise Retryable("ApiUnavailable", "broken off: the agent is ending") from error

@@ -66,12 +66,15 @@ class DomainDirectories:
 
     def vacate(self, step: DomainDirStep) -> None:
         directory = self.path(step.domain)
-        if step.protocol:
-            if self._read(directory / SETTINGS).get("claimUID") not in (None, step.claim_uid):
-                return  # the next daemon's
-            for name in (READY, HEALTH, PEERS, SETTINGS):
-                remove_with_temporaries(directory / name)
-        self._remove(directory)
+        owner = self._read(directory / SETTINGS).get("claimUID")
+        if step.protocol and owner not in (None, step.claim_uid):
+            return  # the next daemon's
+        self._clear(directory)
+
+    def evict(self, claim_uid: str) -> None:
+        for directory in self._all():
+            if self._read(directory / SETTINGS).get("claimUID") == claim_uid:
+                self._clear(directory)
 
     def is_occupied(self, step: DomainDirStep) -> bool:
         directory = self.path(step.domain)
@@ -110,18 +113,25 @@ class DomainDirectories:
 
         :raises Retryable: they cannot be listed.
         """
+        found = [path for path in self._all() if path.name not in keep]
+        gone = [path for path in found if is_older(path, older_than_s)]
+        for path in gone:
+            self._remove(path)
+        return [path.name for path in gone]
+
+    def _all(self) -> list[Path]:
         try:
-            found = [path for path in self.root.iterdir() if path.name not in keep]
+            return [path for path in self.root.iterdir() if is_uid(path.name)]
         except FileNotFoundError:
             return []
         except OSError as error:
             raise storage_error("list", self.root, error) from error
-        gone = []
-        for path in found:
-            if is_uid(path.name) and is_older(path, older_than_s):
-                self._remove(path)
-                gone.append(path.name)
-        return gone
+
+    def _clear(self, directory: Path) -> None:
+        """What says whose it is goes last."""
+        for name in (READY, HEALTH, PEERS, SETTINGS):
+            remove_with_temporaries(directory / name)
+        self._remove(directory)
 
     def _make(self, directory: Path) -> None:
         try:

@@ -110,11 +110,11 @@ class Domains:
                 tried, self._api.get(COMPUTE_DOMAINS, name.name, namespace=name.namespace)
             )
         except NotFound as error:
-            raise Retryable("DomainNotFound", f"{tried}: {error}") from error
+            raise Retryable("ApiUnavailable", f"{tried}: {error}") from error
         return int((body.get("spec") or {}).get("numNodes") or 0)
 
     async def daemon_pod(self, name: str, *, namespace: str, domain: str) -> DaemonPod:
-        """:raises Permanent: `NotADaemon`: the pod is none of that domain's."""
+        """:raises Permanent: `NoDaemon`: the pod is none of that domain's."""
         tried = f"GET Pod {namespace}/{name}"
         try:
             body = await asked(tried, self._api.get(PODS, name, namespace=namespace))
@@ -123,7 +123,7 @@ class Domains:
         meta = body["metadata"]
         if (meta.get("labels") or {}).get(LABEL_COMPUTE_DOMAIN) != domain:
             raise Permanent(
-                "NotADaemon",
+                "NoDaemon",
                 f"Pod {namespace}/{name} is no daemon of ComputeDomain {domain}",
                 hint="devices of type daemon are for the driver's own pods",
             )

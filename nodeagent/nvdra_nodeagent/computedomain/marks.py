@@ -33,8 +33,15 @@ class NodeObject:
         """From a worker thread, as all of these."""
         self._loop.call(lambda: self._put(domain, clique))
 
+    def is_put(self, domain: str, clique: str) -> bool:
+        node = self._loop.call(self._get)
+        return (_label(node), _annotation(node)) == (domain, clique)
+
     def remove(self, domain: str) -> None:
         self._loop.call(lambda: self._remove(domain))
+
+    def remove_unless(self, domains: set[str]) -> None:
+        self._loop.call(lambda: self._remove_unless(domains))
 
     async def _put(self, domain: str, clique: str) -> None:
         for _ in range(_ATTEMPTS):
@@ -61,6 +68,14 @@ class NodeObject:
                 log.info("node left domain", domain=domain)
                 return
         raise _contended(self._node)
+
+    async def _remove_unless(self, domains: set[str]) -> None:
+        try:
+            current = _label(await self._get())
+        except NodeFault:
+            return
+        if current and current not in domains:
+            await self._remove(current)
 
     async def _get(self) -> Body:
         try:

@@ -93,6 +93,9 @@ class CdiHandler:
     def undo(self, step: CdiStep, result: dict[str, str] | None = None) -> None:
         self._files.remove(step.claim_uid)
 
+    def forget(self, claim_uid: str) -> None:
+        """Nothing: the file is undone as for a record, with what was salvaged of it."""
+
     def holds(self, step: CdiStep, result: dict[str, str] | None = None) -> bool:
         """Also untrue when the driver was replaced since: its libraries have other names now.
 

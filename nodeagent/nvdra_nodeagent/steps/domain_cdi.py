@@ -77,6 +77,9 @@ class DomainCdiHandler:
     def undo(self, step: DomainCdiStep, result: dict[str, str] | None = None) -> None:
         self._files.remove(step.claim_uid)
 
+    def forget(self, claim_uid: str) -> None:
+        self._files.remove(claim_uid)
+
     def holds(self, step: DomainCdiStep, result: dict[str, str] | None = None) -> bool:
         with _described(step):
             return self._files.is_put(step)

@@ -49,6 +49,10 @@ class DomainDirs(Protocol):
         """Take back what was written for this claim; success where it is another one's, or gone."""
         ...
 
+    def evict(self, claim_uid: str) -> None:
+        """As `vacate`, for a claim of which nothing else is known."""
+        ...
+
     def is_occupied(self, step: DomainDirStep) -> bool:
         """Whether the settings are those of the step."""
         ...
@@ -67,6 +71,9 @@ class DomainDirHandler:
 
     def undo(self, step: DomainDirStep, result: dict[str, str] | None = None) -> None:
         self._dirs.vacate(step)
+
+    def forget(self, claim_uid: str) -> None:
+        self._dirs.evict(claim_uid)
 
     def holds(self, step: DomainDirStep, result: dict[str, str] | None = None) -> bool:
         return self._dirs.is_occupied(step)

@@ -55,5 +55,7 @@ class DomainReadyHandler:
 
     def undo(self, step: DomainReadyStep, result: dict[str, str] | None = None) -> None: ...
 
+    def forget(self, claim_uid: str) -> None: ...
+
     def holds(self, step: DomainReadyStep, result: dict[str, str] | None = None) -> bool:
         return result is not None

@@ -17,8 +17,16 @@ class NodeMarks(Protocol):
         """Make the node one of the domain. `Retryable` while it is one of another domain."""
         ...
 
+    def is_put(self, domain: str, clique: str) -> bool:
+        """Whether the node says so."""
+        ...
+
     def remove(self, domain: str) -> None:
         """Take the node out of the domain; success where it is not in it, or is gone."""
+        ...
+
+    def remove_unless(self, domains: set[str]) -> None:
+        """Take the node out of its domain, if that is none of these."""
         ...
 
 
@@ -46,17 +54,27 @@ class NodeLabelHandler:
         but that one keep it in."""
         self._marks = marks
         self._domains_of_others = domains_of_others
+        self._seen: set[NodeLabelStep] = set()
 
     def apply(self, step: NodeLabelStep) -> dict[str, str]:
         """:raises Retryable: the node is in another domain, or the API gave no usable answer."""
         self._marks.put(step.domain, step.clique)
+        self._seen.add(step)
         return {"domain": step.domain}
 
     def undo(self, step: NodeLabelStep, result: dict[str, str] | None = None) -> None:
+        self._seen.discard(step)
         if step.domain not in self._domains_of_others(step.claim_uid):
             self._marks.remove(step.domain)
 
+    def forget(self, claim_uid: str) -> None:
+        """Whatever domain the node is in for no other claim was this one's."""
+        self._marks.remove_unless(self._domains_of_others(claim_uid))
+
     def holds(self, step: NodeLabelStep, result: dict[str, str] | None = None) -> bool:
-        """Not asked in the API: a label that somebody took off on purpose does not come back, and
-        a claim that waits looks here several times a second."""
-        return result is not None
+        """The API is asked once in an agent's life: a claim that waits looks here all the time."""
+        if result is None:
+            return False
+        if step not in self._seen and self._marks.is_put(step.domain, step.clique):
+            self._seen.add(step)
+        return step in self._seen

@@ -73,6 +73,10 @@ class StepHandler(Protocol[StepT]):
         """Make it untrue, also when it never was true. `result` is None when none was recorded."""
         ...
 
+    def forget(self, claim_uid: str) -> None:
+        """Undo what steps of this kind may have left of a claim whose record is lost."""
+        ...
+
     def holds(self, step: StepT, result: Result) -> bool:
         """A cheap look at whether the effect is there: an earlier prepare may be answered again."""
         ...
@@ -99,6 +103,9 @@ class StepHandlers:
 
     def handler(self, step: AnyStep) -> StepHandler[Any]:
         return self._handlers[type(step)]
+
+    def all(self) -> tuple[StepHandler[Any], ...]:
+        return tuple(self._handlers.values())
 
 
 def step_kinds() -> tuple[str, ...]:
@@ -128,6 +135,9 @@ class _Timed(StepHandler[Any]):
 
     def undo(self, step: AnyStep, result: Result) -> None:
         self._measured("undo", lambda: self._handler.undo(step, result))
+
+    def forget(self, claim_uid: str) -> None:
+        self._handler.forget(claim_uid)
 
     def holds(self, step: AnyStep, result: Result) -> bool:
         return self._measured("holds", lambda: self._handler.holds(step, result))

@@ -94,6 +94,12 @@ class TimeSliceHandler:
     def undo(self, step: TimeSliceStep, result: dict[str, str] | None = None) -> None:
         self._effects.drop(step)
 
+    def forget(self, claim_uid: str) -> None:
+        """Nothing: effects tell themselves who holds them."""
+
     def holds(self, step: TimeSliceStep, result: dict[str, str] | None = None) -> bool:
         """Without a result it is not known whether `apply` came to its end."""
-        return result is not None and self._effects.is_held(step)
+        if result is None:
+            return False
+        found = {part: int(value) for part, value in result.items()}
+        return self._effects.is_held(step, found=found)

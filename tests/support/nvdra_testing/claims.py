@@ -27,6 +27,7 @@ from nvdra_nodeagent.durable import (
 from nvdra_nodeagent.errors import Retryable
 from nvdra_nodeagent.inventory.model import Engines, Gpu, Inventory, MigDevice
 from nvdra_nodeagent.steps.time_slice import TimeSliceStep
+from nvdra_testing.domain_steps import FolderDomain, PlannerWith, no_steps
 from nvdra_testing.kube_stub import KubeStub
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from nvdra_nodeagent.claims.plan import Plan
     from nvdra_nodeagent.errors import AgentError
     from nvdra_nodeagent.inventory.model import Device
-    from nvdra_nodeagent.steps.registry import Verb
+    from nvdra_nodeagent.steps.registry import AnyStep, Verb
     from nvdra_nodeagent.steps.shared import Value
 
 DRIVER = "gpu.nvidia.com"
@@ -340,25 +341,30 @@ class ClaimNode:
     api: ClaimApi = field(default_factory=ClaimApi)
     observer: CountingObserver = field(default_factory=CountingObserver)
     agents: list[NodeClaims] = field(default_factory=list)
+    more: Callable[[str], AnyStep] | None = None
+    """A step, made for a claim's UID, that comes before those that its config asks for."""
 
     def __post_init__(self) -> None:
         self.cdi = FolderCdi(self.root / "cdi")
+        self.domain = FolderDomain(self.root / "domain")
         self.gpus = FolderGpus(self.root / "gpus")
 
     def agent(self, *, boot_id: str = BOOT, retry_budget_s: float = 0.0, **more: Any) -> NodeClaims:
         """`more` are further limits."""
         rules = PlanRules(driver=DRIVER, gates=self.gates, cdi_id=cdi_id)
+        planner = GpuPlanner(rules, lambda: self.inventory)
         agent = NodeClaims(
             self.api,
             node=NodeFacts(
                 pool=NODE,
-                planner=GpuPlanner(rules, lambda: self.inventory),
+                planner=PlannerWith(planner, self.more) if self.more else planner,
                 boot_id=boot_id,
                 inventory=lambda: self.inventory,
             ),
             cdi=self.cdi,
             settings={TimeSliceStep: self.gpus},
             state_dir=self.root / "state",
+            own_steps=self.domain.handlers if self.more else no_steps,
             observer=self.observer,
             limits=Limits(retry_budget_s=retry_budget_s, **more),
         )

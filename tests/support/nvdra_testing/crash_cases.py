@@ -9,6 +9,9 @@ from nvdra_nodeagent.checkpoint.conversion import EarlierNode
 from nvdra_nodeagent.checkpoint.migration import take_over
 from nvdra_nodeagent.errors import Retryable
 from nvdra_nodeagent.hardware.errors import ProgramFailed
+from nvdra_nodeagent.steps.domain_cdi import ChannelCdiStep
+from nvdra_nodeagent.steps.domain_ready import DomainReadyStep
+from nvdra_nodeagent.steps.node_label import NodeLabelStep
 from nvdra_testing.checkpoints import a_checkpoint, a_completed, a_gpu_device, a_group
 from nvdra_testing.claims import (
     BOOT,
@@ -23,6 +26,7 @@ from nvdra_testing.claims import (
     gpu_uuid,
 )
 from nvdra_testing.configs import SHARING_ON, a_config, time_slicing
+from nvdra_testing.domain_steps import DOMAIN, a_daemon_cdi, a_domain_dir
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
 
     from nvdra_kube.api import Body
     from nvdra_nodeagent.claims.service import NodeClaims
+    from nvdra_nodeagent.steps.registry import AnyStep
 
 REF, PEER, RIVAL = a_ref(), a_ref("peer"), a_ref("rival")
 """The claim that is worked on, one that shares its GPU, one that wants its GPU alone."""
@@ -62,14 +67,28 @@ def _long_slice(node: ClaimNode) -> None:
 def _nothing(node: ClaimNode) -> None: ...
 
 
+def _broken_domain(node: ClaimNode) -> None:
+    node.domain.failing = Retryable("ApiUnavailable", "neither the API nor a disk answers")
+
+
+def _without_settings(node: ClaimNode) -> None:
+    for path in node.domain.root.rglob("settings.json"):
+        path.unlink()
+
+
+def _without_domain_file(node: ClaimNode) -> None:
+    node.domain.files.remove(REF.uid)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KindCase:
     """`config` gives a claim a step of the kind. `spoil` makes an applied step untrue, with `fail`
     neither applying nor undoing it works. `can_wait` as its handler has it. `earlier` makes the
     hardware what an earlier driver made it for such a claim, and `state` is what that driver wrote
-    of it."""
+    of it. `more` makes a step of the kind for a claim whose config asks for none."""
 
     config: Sequence[Body] = ()
+    more: Callable[[str], AnyStep] | None = None
     spoil: Callable[[ClaimNode], None]
     fail: Callable[[ClaimNode], None]
     can_wait: bool
@@ -86,6 +105,30 @@ KIND_CASES: Final[Mapping[str, KindCase]] = {
         can_wait=True,
         earlier=_long_slice,
         state={"timeSliceApplied": True},
+    ),
+    "node_label": KindCase(
+        more=lambda uid: NodeLabelStep(uid, gpu_uuid(0), DOMAIN, "clique"),
+        spoil=_nothing,
+        fail=_broken_domain,
+        can_wait=True,
+    ),
+    "domain_ready": KindCase(
+        more=lambda uid: DomainReadyStep(uid, DOMAIN, "clique"),
+        spoil=_nothing,
+        fail=_broken_domain,
+        can_wait=True,
+    ),
+    "domain_dir": KindCase(
+        more=a_domain_dir, spoil=_without_settings, fail=_broken_domain, can_wait=True
+    ),
+    "channel_cdi": KindCase(
+        more=lambda uid: ChannelCdiStep(uid, "channel-0", 0, 1),
+        spoil=_without_domain_file,
+        fail=_broken_domain,
+        can_wait=False,
+    ),
+    "daemon_cdi": KindCase(
+        more=a_daemon_cdi, spoil=_without_domain_file, fail=_broken_domain, can_wait=False
     ),
 }
 
@@ -115,7 +158,7 @@ class Scene:
         self.case = case
         self.boot = boot
         inventory = replace(a_node_of(2), driver_load=load)
-        self.node = ClaimNode(root, gates=SHARING_ON, inventory=inventory)
+        self.node = ClaimNode(root, gates=SHARING_ON, inventory=inventory, more=case.more)
         for ref in (REF, PEER) if shared else (REF,):
             share = {"shareID": f"share of {ref.name}"} if shared else {}
             self.node.api.add(ref, a_result(device, **share), config=case.config)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SOURCE = ROOT / "nodeagent" / "nvdra_nodeagent"
-ERRORS = ("AgentError", "Permanent", "Retryable", "NodeFault")
+ERRORS = ("AgentError", "Permanent", "Retryable", "NotYet", "NodeFault")
 
 _SILENT = {"proto", "hardware"}  # generated; errors of its own, which name no reasons
 _REASON = re.compile(r"[A-Z][a-z]+([A-Z][a-z]+)*")
