@@ -91,7 +91,8 @@ def test_an_unknown_field_is_named_with_its_path(fields: dict[str, Any], path: s
 
 
 def test_a_long_or_unprintable_name_of_a_field_is_cut_and_escaped() -> None:
-    (text,) = problem_texts(a_config_text(**{f"\x1b[31m{'x' * 3000}": 1}))
+    fields: dict[str, Any] = {f"\x1b[31m{'x' * 3000}": 1}
+    (text,) = problem_texts(a_config_text(**fields))
     assert text.startswith(r'unknown field "\x1b[31mxxx')
     assert len(text) < 300
 

@@ -42,6 +42,7 @@ class Books:
         self.crashing: set[str] = set()
         self.disk_works = True
         self.asked: list[str] = []
+        self.files = [record.claim.uid for record in self.kept]
 
     def refresh(self) -> None:
         if not self.disk_works:
@@ -63,10 +64,14 @@ class Books:
             raise ValueError("unforeseen")
         if record.claim.name in self.failing:
             raise Retryable("DeviceChanged", "gone")
+        self.files.append(record.claim.uid)
         return True
 
     async def run(self, work: Callable[[], T]) -> T:
         return work()
+
+    def with_files(self) -> list[str]:
+        return self.files
 
     def verifier(self) -> Verifier:
         return Verifier(
@@ -74,6 +79,7 @@ class Books:
             basis=self.current_basis,
             verify=self.verify,
             run=self.run,
+            with_files=self.with_files,
         )
 
 
@@ -97,6 +103,14 @@ async def test_all_claims_are_verified_once_at_start_and_then_left_alone(books: 
     async with running(books):
         await asyncio.sleep(1000.0)
     assert books.asked == ["one", "two"]
+
+
+async def test_a_cdi_file_that_somebody_removed_has_all_verified_again(books: Books) -> None:
+    async with running(books):
+        await asyncio.sleep(100.0)
+        books.files.clear()
+        await asyncio.sleep(1000.0)
+    assert books.asked == ["one", "two"] * 2
 
 
 async def test_another_driver_has_all_verified_again(books: Books) -> None:

@@ -82,6 +82,7 @@ class Keepers:
             basis=partial(_basis, node.inventory, cdi),
             verify=self._verify,
             run=place.in_thread,
+            with_files=cdi.claim_uids,
         )
 
     async def keep_swept(self, *, interval_s: float, jitter_s: float) -> None:

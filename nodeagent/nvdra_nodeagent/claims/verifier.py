@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from nvdra_nodeagent.errors import AgentError
+from nvdra_nodeagent.steps.cdi import CdiStep
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from nvdra_nodeagent.claims.ledger import Ledger
     from nvdra_nodeagent.claims.record import Record
@@ -57,10 +58,12 @@ class Verifier:
         basis: Callable[[], str],
         verify: Callable[[Record], Awaitable[bool]],
         run: ThreadHop,
+        with_files: Callable[[], Sequence[str]],
         interval_s: float = INTERVAL_S,
         settle_s: float = SETTLE_S,
     ) -> None:
-        """`verify` looks at one claim's steps and tells whether all of them held.
+        """`verify` looks at one claim's steps and tells whether all of them held. `with_files` are
+        the UIDs of the claims that have a CDI file; it blocks, and may raise `AgentError`.
 
         The basis is looked at every `interval_s`; a new one has to stay for `settle_s`.
         """
@@ -68,6 +71,7 @@ class Verifier:
         self._basis = basis
         self._verify = verify
         self._run = run
+        self._with_files = with_files
         self._interval_s = interval_s
         self._settle_s = settle_s
         self._woken = asyncio.Event()
@@ -79,7 +83,8 @@ class Verifier:
         self._woken.set()
 
     async def run(self) -> None:
-        """Eternal: at start, whenever the basis is another one, and again while claims wait."""
+        """Eternal: at start, whenever the basis is another one or CDI files were removed, and again
+        while claims wait."""
         retry_s = _FIRST_RETRY_S
         while True:
             try:
@@ -107,11 +112,32 @@ class Verifier:
                 return False
             if self._verified:
                 log.info("the driver changed under the claims; verifying them")
-        elif not self._told:
+        elif not (self._told or await self._lacks_files()):
             return True
         report = await self.verify_all()
         self._verified = basis  # not before: who is stopped meanwhile has not verified all
         return not report.waiting
+
+    async def _lacks_files(self) -> bool:
+        """Somebody cleaned the CDI directory: containers of running pods could not be restarted."""
+
+        def lacking() -> list[str]:
+            self._ledger.refresh()
+            answered_for = [
+                record.claim.uid
+                for record in self._ledger.records()
+                if any(isinstance(entry.step, CdiStep) for entry in record.steps)
+            ]
+            present = set(self._with_files()) if answered_for else set()
+            return [uid for uid in answered_for if uid not in present]
+
+        try:
+            uids = await self._run(lacking)
+        except AgentError:
+            return False  # whoever prepares or unprepares a claim tells
+        if uids:
+            log.warning("claims without CDI files; verifying all", claims=uids)
+        return bool(uids)
 
     async def verify_all(self) -> VerifyReport:
         """Look at every claim's steps now. Never raises for a single claim."""
