@@ -7,7 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from nvdra_nodeagent.claims.sealed import Damaged, SealedFiles, seal, unseal
+from nvdra_nodeagent.claims.seal import Damaged, Seal
+from nvdra_nodeagent.claims.sealed import SealedFiles
 from nvdra_nodeagent.errors import NodeFault
 
 
@@ -17,7 +18,8 @@ class Note(msgspec.Struct, frozen=True):
 
 
 NOTE = Note("hello", {"b": 2, "a": 1})
-DECODE = msgspec.json.Decoder(Note).decode
+SEAL = Seal("content", version=1)
+DATA = SEAL.close(NOTE, version=1)
 
 
 @pytest.fixture
@@ -25,29 +27,33 @@ def files(tmp_path: Path) -> SealedFiles[Note]:
     return SealedFiles(tmp_path / "notes", quarantine=tmp_path / "quarantine", type_=Note)
 
 
+def unsealed(data: bytes) -> Note:
+    return SEAL.open(data, msgspec.json.Decoder(Note).decode)
+
+
 def test_what_was_sealed_is_read_again() -> None:
-    assert unseal(seal(NOTE), DECODE) == NOTE
+    assert unsealed(DATA) == NOTE
 
 
-@pytest.mark.parametrize("place", range(len(seal(NOTE))))
+@pytest.mark.parametrize("place", range(len(DATA)))
 @pytest.mark.parametrize("flip", [0x01, 0x20, 0x80])
 def test_any_changed_byte_is_noticed(place: int, flip: int) -> None:
-    data = bytearray(seal(NOTE))
+    data = bytearray(DATA)
     data[place] ^= flip
     with pytest.raises(Damaged) as caught:
-        unseal(bytes(data), DECODE)
+        unsealed(bytes(data))
     assert not caught.value.newer
 
 
-@pytest.mark.parametrize("length", range(len(seal(NOTE))))
+@pytest.mark.parametrize("length", range(len(DATA)))
 def test_any_missing_end_is_noticed(length: int) -> None:
     with pytest.raises(Damaged):
-        unseal(seal(NOTE)[:length], DECODE)
+        unsealed(DATA[:length])
 
 
 def test_a_later_version_is_newer_and_not_damaged() -> None:
     with pytest.raises(Damaged, match="version 9, this agent reads up to") as caught:
-        unseal(seal(NOTE, version=9), DECODE)
+        unsealed(SEAL.close(NOTE, version=9))
     assert caught.value.newer
 
 
@@ -56,7 +62,7 @@ def test_content_of_another_shape_was_written_on_purpose() -> None:
         text: int
 
     with pytest.raises(Damaged) as caught:
-        unseal(seal(Other(1)), DECODE)
+        unsealed(SEAL.close(Other(1), version=1))
     assert caught.value.newer
 
 

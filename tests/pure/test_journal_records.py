@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nvdra_nodeagent.claims.journal import Damaged, Journal, decode, encode, salvage
+from nvdra_nodeagent.claims.journal import Journal, decode, encode, salvage
 from nvdra_nodeagent.claims.plan import Holdings, make_plan
+from nvdra_nodeagent.claims.seal import Damaged
 from nvdra_nodeagent.errors import Retryable
 from nvdra_testing.claims import RULES, a_node_of, a_record, a_result, an_allocated, gpu_uuid
 

@@ -17,7 +17,8 @@ from nvdra_nodeagent.cdi.store import CdiStore
 from nvdra_nodeagent.checkpoint.document import encode_checkpoint
 from nvdra_nodeagent.checkpoint.export import Inexpressible, express
 from nvdra_nodeagent.checkpoint.migration import EXPORTED, digest
-from nvdra_nodeagent.claims.journal import Damaged, Journal
+from nvdra_nodeagent.claims.journal import Journal
+from nvdra_nodeagent.claims.seal import Damaged
 from nvdra_nodeagent.durable import write_durably
 from nvdra_nodeagent.errors import AgentError
 

@@ -16,7 +16,8 @@ import msgspec
 import structlog
 
 from nvdra_nodeagent.claims.record import Fence
-from nvdra_nodeagent.claims.sealed import Damaged, SealedFiles
+from nvdra_nodeagent.claims.seal import Damaged
+from nvdra_nodeagent.claims.sealed import SealedFiles
 from nvdra_nodeagent.errors import NodeFault, Retryable
 from nvdra_nodeagent.hardware.errors import NotFound
 from nvdra_nodeagent.steps.registry import kind_of
@@ -126,12 +127,12 @@ class GpuEffects:
         if effect and step.claim_uid in effect.holders:
             self._drop(effect, step.claim_uid)
 
-    def is_held(self, step: SharedStep) -> bool:
+    def is_held(self, step: SharedStep, *, found: Value) -> bool:
         effect = self._current(step)
         return (
             effect is not None
             and step.claim_uid in effect.holders
-            and effect.value == step.value
+            and (effect.value, effect.found) == (step.value, found)
             and not effect.leaving
             and self._is_verified(effect)
         )

@@ -7,12 +7,9 @@ does not hold together is moved alone to `quarantine/`, with its reason beside i
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import re
 import shutil
-import stat
-import zlib
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
@@ -20,10 +17,17 @@ import msgspec
 from nvdra_nodeagent.cdi.names import is_claim_uid
 from nvdra_nodeagent.claims.model import ClaimRef
 from nvdra_nodeagent.claims.record import Fence, Record
+from nvdra_nodeagent.claims.seal import (
+    REASON_SUFFIX,
+    SUFFIX,
+    Damaged,
+    Seal,
+    read_plain,
+    read_sealed,
+)
 from nvdra_nodeagent.durable import (
     remove_durably,
     remove_with_temporaries,
-    storage_error,
     write_durably,
 )
 from nvdra_nodeagent.errors import NodeFault
@@ -33,8 +37,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 VERSION: Final = 1
-SUFFIX: Final = ".json"
-_REASON_SUFFIX: Final = ".reason"
 
 # What a damaged file may still tell; the patterns match nothing that a record does not contain.
 _DEVICE_START: Final = b'{"request":'
@@ -45,64 +47,21 @@ _SALVAGED_CLAIM: Final = re.compile(
     rb'"claim":{"namespace":"([a-z0-9-]{1,63})","name":"([a-z0-9.-]{1,253})"'
 )
 
-# Failures to read that say nothing about the file.
-_OWN_TROUBLE: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-_LARGEST: Final = 4 * 1024 * 1024  # bytes; a record of 32 devices has 12 KiB
-
 Stamp: TypeAlias = tuple[int, int, int]
 """Inode, time of change and size of a file: another stamp, other content. Inodes are re-used."""
 
 
-class Damaged(Exception):
-    """A file that is no record (any more). `newer`: it is whole, but of a later version."""
-
-    def __init__(self, reason: str, *, data: bytes = b"", newer: bool = False) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.data = data
-        self.newer = newer
-
-
-class _Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The outer form never changes, so that every version can tell newer from damaged."""
-
-    version: int
-    checksum: str
-    record: msgspec.Raw
-
-
-_encoder: Final = msgspec.json.Encoder()
-_decode_envelope: Final = msgspec.json.Decoder(_Envelope).decode
+_seal: Final = Seal("record", version=VERSION)
 _decode_record: Final = msgspec.json.Decoder(Record).decode
 
 
 def encode(record: Record, *, version: int = VERSION) -> bytes:
-    body = _encoder.encode(record)
-    return _encoder.encode(_Envelope(version, _checksum(version, body), msgspec.Raw(body)))
+    return _seal.close(record, version=version)
 
 
 def decode(data: bytes, *, uid: str) -> Record:
     """:raises Damaged: `data` is not exactly what `encode` made for the claim `uid`."""
-    try:
-        envelope = _decode_envelope(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise Damaged(f"no record: {error}", data=data) from error
-    if envelope.checksum != _checksum(envelope.version, bytes(envelope.record)):
-        raise Damaged("checksum does not match the content", data=data)
-    if data != _encoder.encode(envelope):  # a changed byte that the checksum does not cover
-        raise Damaged("not in the form in which records are written", data=data)
-    if envelope.version > VERSION:
-        reason = f"version {envelope.version}, this agent reads up to {VERSION}"
-        raise Damaged(reason, data=data, newer=True)
-    return _decode_body(envelope.record, uid=uid, data=data)
-
-
-def _decode_body(body: msgspec.Raw, *, uid: str, data: bytes) -> Record:
-    try:
-        record = _decode_record(body)
-    except msgspec.MsgspecError as error:
-        # The checksum is right, so this was written on purpose: a kind of step we do not know.
-        raise Damaged(f"cannot be understood: {error}", data=data, newer=True) from error
+    record = _seal.open(data, _decode_record)
     if record.claim.uid != uid:
         raise Damaged(f"the record is of claim {record.claim.uid}", data=data)
     return record
@@ -129,10 +88,6 @@ def _names(pattern: re.Pattern[bytes], data: bytes) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found.decode() for found in pattern.findall(data)))
 
 
-def _checksum(version: int, body: bytes) -> str:
-    return f"{zlib.crc32(body, zlib.crc32(b'%d:' % version)):08x}"
-
-
 class Journal:
     """The files below one state directory. Calls block; storage errors are `Retryable`."""
 
@@ -146,16 +101,8 @@ class Journal:
 
     def read(self, uid: str) -> Record | None:
         """None when there is no record. :raises Damaged: see there. :raises Retryable: not now."""
-        path = self._path(uid)
-        try:
-            data = _read_plain(path)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            if error.errno in _OWN_TROUBLE:
-                raise storage_error("read", path, error) from error
-            raise Damaged(f"cannot be read: {error.strerror or error}") from error
-        return decode(data, uid=uid)
+        data = read_sealed(self._path(uid))
+        return None if data is None else decode(data, uid=uid)
 
     def write(self, record: Record) -> Stamp:
         """Durable on return; answers what `entries` will say of it."""
@@ -204,9 +151,9 @@ class Journal:
             path = self._quarantined_path(uid)
             reason, data = "damaged earlier", b""
             with contextlib.suppress(OSError, UnicodeDecodeError):
-                reason = _read_plain(path.with_suffix(_REASON_SUFFIX)).decode().strip() or reason
+                reason = read_plain(path.with_suffix(REASON_SUFFIX)).decode().strip() or reason
             with contextlib.suppress(OSError):
-                data = _read_plain(path)
+                data = read_plain(path)
             found[uid] = Damaged(reason, data=data)
         return found
 
@@ -217,14 +164,14 @@ class Journal:
         """The claim's state is known again: what was set aside is of no more use."""
         target = self._quarantined_path(uid)
         with contextlib.suppress(OSError):  # the reason is for people only
-            target.with_suffix(_REASON_SUFFIX).unlink()
+            target.with_suffix(REASON_SUFFIX).unlink()
         with contextlib.suppress(OSError):  # if it stays, removing the file tells why
             _make_room(target)
         remove_durably(target)
 
     def _say_why(self, uid: str, reason: str) -> None:
         """For people; that it cannot be written changes nothing."""
-        path = self._quarantined_path(uid).with_suffix(_REASON_SUFFIX)
+        path = self._quarantined_path(uid).with_suffix(REASON_SUFFIX)
         with contextlib.suppress(OSError):
             path.write_text(f"{reason}\n", encoding="utf-8")
 
@@ -245,19 +192,7 @@ def _fence_note(fence: Fence) -> bytes:
     note["gpus"] = [{"gpu_uuid": uuid} for uuid in fence.gpu_uuids]
     held = [{"request": "", "device": name} for name in fence.devices]
     note["devices"] = [*held, *({"request": "", "device": n, "admin": True} for n in fence.free)]
-    return _encoder.encode(note)
-
-
-def _read_plain(path: Path) -> bytes:
-    """Nothing but an ordinary file of sensible size: a FIFO would block, a link leads elsewhere."""
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    with os.fdopen(os.open(path, flags), "rb", buffering=0) as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "not an ordinary file")
-        if status.st_size > _LARGEST:
-            raise OSError(errno.EFBIG, f"{status.st_size} bytes are too many for a record")
-        return file.readall() or b""
+    return msgspec.json.encode(note)
 
 
 def _make_room(target: Path) -> None:

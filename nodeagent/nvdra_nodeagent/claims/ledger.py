@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 import structlog
 
-from nvdra_nodeagent.claims.journal import Damaged, Journal, Stamp, salvage
+from nvdra_nodeagent.claims.journal import Journal, Stamp, salvage
 from nvdra_nodeagent.claims.record import Fence
+from nvdra_nodeagent.claims.seal import Damaged
 from nvdra_nodeagent.errors import Retryable
 
 if TYPE_CHECKING:

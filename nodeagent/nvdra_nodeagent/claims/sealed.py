@@ -1,4 +1,4 @@
-"""Small state files that tell by themselves whether they are whole: version, checksum, content.
+"""Directories of sealed files, for effects and tombstones.
 
 One damaged file is moved aside alone and said to be damaged; it never stops anything else.
 """
@@ -6,81 +6,26 @@ One damaged file is moved aside alone and said to be damaged; it never stops any
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import stat
-import zlib
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import msgspec
 import structlog
 
+from nvdra_nodeagent.claims.seal import REASON_SUFFIX, SUFFIX, Seal, read_sealed
 from nvdra_nodeagent.durable import remove_with_temporaries, storage_error, write_durably
 from nvdra_nodeagent.errors import NodeFault
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
 log = structlog.get_logger(__name__)
 
 VERSION: Final = 1
-SUFFIX: Final = ".json"
-_REASON_SUFFIX: Final = ".reason"
-_LARGEST: Final = 4 * 1024 * 1024
-_OWN_TROUBLE: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 ContentT = TypeVar("ContentT", bound=msgspec.Struct)
 
-
-class Damaged(Exception):
-    """A file that is not what was written. `newer`: it is whole, but of a later version."""
-
-    def __init__(self, reason: str, *, newer: bool = False) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.newer = newer
-
-
-class _Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The outer form never changes, so that every version can tell newer from damaged."""
-
-    version: int
-    checksum: str
-    content: msgspec.Raw
-
-
-_encoder: Final = msgspec.json.Encoder(order="deterministic")
-_decode_envelope: Final = msgspec.json.Decoder(_Envelope).decode
-
-
-def seal(content: msgspec.Struct, *, version: int = VERSION) -> bytes:
-    body = _encoder.encode(content)
-    return _encoder.encode(_Envelope(version, _checksum(version, body), msgspec.Raw(body)))
-
-
-def unseal(data: bytes, decode: Callable[[msgspec.Raw], ContentT]) -> ContentT:
-    """:raises Damaged: `data` is not exactly what `seal` made."""
-    try:
-        envelope = _decode_envelope(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise Damaged(f"not in the form of a state file: {error}") from error
-    if envelope.checksum != _checksum(envelope.version, bytes(envelope.content)):
-        raise Damaged("checksum does not match the content")
-    if data != _encoder.encode(envelope):  # a changed byte that the checksum does not cover
-        raise Damaged("not in the form in which it is written")
-    if envelope.version > VERSION:
-        reason = f"version {envelope.version}, this agent reads up to {VERSION}"
-        raise Damaged(reason, newer=True)
-    try:
-        return decode(envelope.content)
-    except msgspec.MsgspecError as error:
-        # The checksum is right, so this was written on purpose.
-        raise Damaged(f"cannot be understood: {error}", newer=True) from error
-
-
-def _checksum(version: int, body: bytes) -> str:
-    return f"{zlib.crc32(body, zlib.crc32(b'%d:' % version)):08x}"
+_seal: Final = Seal("content", version=VERSION)
 
 
 class SealedFiles(Generic[ContentT]):
@@ -111,20 +56,12 @@ class SealedFiles(Generic[ContentT]):
 
     def read(self, name: str) -> ContentT | None:
         """None when there is no file. :raises Damaged: there is one that cannot be used."""
-        path = self._path(name)
-        try:
-            data = _read_plain(path)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            if error.errno in _OWN_TROUBLE:
-                raise storage_error("read", path, error) from error
-            raise Damaged(f"cannot be read: {error.strerror or error}") from error
-        return unseal(data, self._decode)
+        data = read_sealed(self._path(name))
+        return None if data is None else _seal.open(data, self._decode)
 
     def write(self, name: str, content: ContentT) -> None:
         """Durable on return."""
-        write_durably(self._path(name), seal(content), mode=0o600)
+        write_durably(self._path(name), _seal.close(content, version=VERSION), mode=0o600)
 
     def remove(self, name: str) -> None:
         """Durable on return, also when there was none. What was set aside of it goes too."""
@@ -158,14 +95,4 @@ class SealedFiles(Generic[ContentT]):
         return self._quarantine / f"{self.directory.name}.{name}{SUFFIX}"
 
     def _reason_path(self, name: str) -> Path:
-        return self._quarantine / f"{self.directory.name}.{name}{_REASON_SUFFIX}"
-
-
-def _read_plain(path: Path) -> bytes:
-    """Nothing but an ordinary file of sensible size: a FIFO would block, a link leads elsewhere."""
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    with os.fdopen(os.open(path, flags), "rb", buffering=0) as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST:
-            raise OSError(errno.EINVAL, "not an ordinary file of sensible size")
-        return file.readall() or b""
+        return self._quarantine / f"{self.directory.name}.{name}{REASON_SUFFIX}"

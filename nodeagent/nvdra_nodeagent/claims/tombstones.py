@@ -13,7 +13,8 @@ import msgspec
 from nvdra_nodeagent.cdi.names import is_claim_uid
 from nvdra_nodeagent.claims.model import ClaimRef  # noqa: TC001 - msgspec evaluates it
 from nvdra_nodeagent.claims.record import Fence, StepEntry
-from nvdra_nodeagent.claims.sealed import Damaged, SealedFiles
+from nvdra_nodeagent.claims.seal import Damaged
+from nvdra_nodeagent.claims.sealed import SealedFiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable

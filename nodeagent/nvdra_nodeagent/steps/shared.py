@@ -55,8 +55,9 @@ class SharedEffects(Protocol):
         """It holds it no more; nothing is done where it did not. A GPU that is gone is undone."""
         ...
 
-    def is_held(self, step: SharedStep) -> bool:
-        """Whether the claim took it, and nothing has happened since that could have ended it."""
+    def is_held(self, step: SharedStep, *, found: Value) -> bool:
+        """Whether the claim took it, and nothing has happened since that could have ended it, nor
+        changed what was `found` before it."""
         ...
 
 
