@@ -76,7 +76,6 @@ class GpuAgent(NodeAgent):
         self._take_over = partial(
             take_over,
             state_dir,
-            traces=cdi,
             node=EarlierNode(GPU_DRIVER, options.node_name, boot_id),
             observer=observer,
         )

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from nvdra_api import FeatureGates
-from nvdra_nodeagent.cdi.store import CdiStore
 from nvdra_nodeagent.checkpoint.command import DONE, FAILED, PARTLY, main
 from nvdra_nodeagent.checkpoint.conversion import EarlierNode
 from nvdra_nodeagent.checkpoint.document import decode_checkpoint
@@ -228,7 +227,7 @@ def test_the_way_there_and_back_again_changes_nothing(plugin: Plugin, tmp_path: 
     other = Plugin(tmp_path / "other")
     other.output.write_bytes(plugin.output.read_bytes())
     node = EarlierNode(DRIVER, NODE, BOOT, INVENTORY)
-    Migration(other.state, other.journal, traces=Seen(CdiStore(other.cdi)), node=node).run()
+    Migration(other.state, other.journal, node=node).run()
     back = other.journal.read(record.claim.uid)
     assert back
     assert (back.devices, back.steps, back.allocation) == (
@@ -236,14 +235,6 @@ def test_the_way_there_and_back_again_changes_nothing(plugin: Plugin, tmp_path: 
         record.steps,
         record.allocation,
     )
-
-
-class Seen:
-    """Traces in a store of CDI files."""
-
-    def __init__(self, store: Any) -> None:
-        self.claim_uids = store.claim_uids
-        self.device_names = store.device_names
 
 
 def test_the_program_has_the_command(plugin: Plugin) -> None:
@@ -267,8 +258,7 @@ def test_an_agent_that_starts_meanwhile_leaves_the_export_for_the_earlier_driver
     record = plugin.prepared("gpu-0")
     plugin.export()
     node = EarlierNode(DRIVER, NODE, BOOT)
-    traces = Seen(CdiStore(plugin.cdi))
-    assert Migration(plugin.state, plugin.journal, traces=traces, node=node).run() is None
+    assert Migration(plugin.state, plugin.journal, node=node).run() is None
     assert plugin.output.exists()
     assert plugin.journal.read(record.claim.uid) == record
 
@@ -280,7 +270,6 @@ def test_a_file_that_the_earlier_driver_wrote_since_is_taken_over(plugin: Plugin
     later = a_completed(a_group(a_gpu_device(1, uid=uid)))
     plugin.output.write_bytes(a_checkpoint({uid: later}))
     node = EarlierNode(DRIVER, NODE, BOOT)
-    traces = Seen(CdiStore(plugin.cdi))
-    report = Migration(plugin.state, plugin.journal, traces=traces, node=node).run()
+    report = Migration(plugin.state, plugin.journal, node=node).run()
     assert report
     assert report.recorded == [uid]

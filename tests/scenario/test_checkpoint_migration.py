@@ -85,7 +85,7 @@ class EarlierNodeFiles(ClaimNode):
     async def migrated(self, **more: Any) -> NodeClaims:
         """An agent after its first start."""
         node = EarlierNode(DRIVER, NODE, more.get("boot_id", BOOT))
-        await take_over(self.state, traces=self.cdi, node=node, observer=self.observer)
+        await take_over(self.state, node=node, observer=self.observer)
         agent = self.agent(**more)
         await agent.start()
         return agent
@@ -324,16 +324,29 @@ def with_wrong_checksum(node: EarlierNodeFiles) -> None:
     path.write_text(json.dumps(document))
 
 
-async def test_with_a_wrong_checksum_a_cdi_file_that_agrees_is_enough(
+async def test_with_a_wrong_checksum_the_claim_is_fenced_until_the_api_and_its_file_agree(
     node: EarlierNodeFiles,
 ) -> None:
     node.leave(COMPLETED, cdi={UID: "gpu-0"})
     with_wrong_checksum(node)
-    assert await reason(await node.migrated(), node, "gpu-0") == "DeviceInUse"
+    agent = await node.migrated()
+    assert await reason(agent, node, "gpu-0") == "DeviceFenced"
+    node.api.add(REF)
+    node.api.claims[REF.name]["status"]["reservedFor"] = a_status([])["reservedFor"]
+    assert (await agent.reconcile()).rebuilt == [UID]
+    assert await reason(agent, node, "gpu-0") == "DeviceInUse"
 
 
-@pytest.mark.parametrize("cdi", [{}, {UID: "gpu-1"}], ids=["no file", "another device"])
-async def test_with_a_wrong_checksum_and_nothing_that_agrees_the_claim_is_fenced(
+async def test_with_a_wrong_checksum_admin_access_is_not_believed(node: EarlierNodeFiles) -> None:
+    node.leave({UID: a_started(a_result("gpu-0", adminAccess=True))})
+    with_wrong_checksum(node)
+    assert await reason(await node.migrated(), node, "gpu-0") == "DeviceFenced"
+
+
+@pytest.mark.parametrize(
+    "cdi", [{}, {UID: "gpu-0"}, {UID: "gpu-1"}], ids=["no file", "the same", "another device"]
+)
+async def test_with_a_wrong_checksum_all_that_the_claim_may_hold_is_fenced(
     cdi: dict[str, str], node: EarlierNodeFiles
 ) -> None:
     node.leave(COMPLETED, cdi=cdi)
@@ -402,7 +415,7 @@ async def test_a_claim_that_the_journal_knows_is_left_as_it_is(node: EarlierNode
 
 def a_migration(node: EarlierNodeFiles, **more: Any) -> Migration:
     earlier = EarlierNode(DRIVER, NODE, BOOT)
-    return Migration(node.state, Journal(node.state), traces=node.cdi, node=earlier, **more)
+    return Migration(node.state, Journal(node.state), node=earlier, **more)
 
 
 async def test_a_disk_that_refuses_leaves_the_file_for_the_next_start(

@@ -382,7 +382,7 @@ class Claims(RuleBasedStateMachine):
         agent = self.node.agent(boot_id=f"{BOOT}-{self.boots}", sweep_grace_s=0.0)
         node = EarlierNode(DRIVER, NODE, f"{BOOT}-{self.boots}")
         state = self.node.root / "state"
-        await take_over(state, traces=self.node.cdi, node=node, observer=self.node.observer)
+        await take_over(state, node=node, observer=self.node.observer)
         await agent.start()
         return agent
 

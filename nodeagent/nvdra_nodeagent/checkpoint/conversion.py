@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 from msgspec import UNSET
 
 from nvdra_api import FeatureGates, GpuConfig
@@ -52,23 +53,17 @@ class EarlierNode:
     inventory: Inventory = field(default_factory=Inventory)
 
 
-def convert(
-    uid: str, entry: ClaimEntry, *, node: EarlierNode, confirmed: bool, seen: Sequence[str]
-) -> Record | Fence:
-    """`seen` are the devices in the claim's CDI file.
-
-    Where the checkpoint's own checksum does not hold it is not `confirmed`: then a claim needs a
-    CDI file that says the same.
-    """
+def convert(uid: str, entry: ClaimEntry, *, node: EarlierNode, sealed: bool) -> Record | Fence:
+    """Where the checkpoint's own checksum does not hold it is not `sealed`: any UUID in it may be
+    another one's, and CDI files do not tell."""
+    if not sealed:
+        return _fence_of_all(uid, entry, node)
     if entry.state != COMPLETED:
         return _fence(uid, entry, node, "its prepare by an earlier driver was not finished")
     try:
-        record = _record(uid, entry, node)
-        if not confirmed and {held.device for held in record.devices} != set(seen):
-            raise NotUnderstood("neither a checksum nor its CDI file confirms it")
+        return _record(uid, entry, node)
     except (NotUnderstood, Permanent) as error:
         return _fence(uid, entry, node, f"prepared by an earlier driver: {error}")
-    return record
 
 
 def _record(uid: str, entry: ClaimEntry, node: EarlierNode) -> Record:
@@ -187,6 +182,13 @@ def _fence(uid: str, entry: ClaimEntry, node: EarlierNode, reason: str) -> Fence
         claim=ref if ref.name else None,
         free=tuple(sorted(free)),
     )
+
+
+def _fence_of_all(uid: str, entry: ClaimEntry, node: EarlierNode) -> Fence:
+    """Also of what it says to hold by admin access: that may be damaged too."""
+    fence = _fence(uid, entry, node, "prepared by an earlier driver: wrong checksum")
+    names = tuple(dict.fromkeys((*fence.devices, *fence.free)))
+    return msgspec.structs.replace(fence, devices=names, free=())
 
 
 def fence_of_puzzle(uid: str, cause: str, text: bytes) -> Fence:

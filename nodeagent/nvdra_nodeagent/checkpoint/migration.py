@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nvdra_nodeagent.checkpoint.document import Checkpoint
-    from nvdra_nodeagent.claims.ledger import Traces
     from nvdra_nodeagent.claims.observer import ClaimObserver
     from nvdra_nodeagent.claims.record import Record
 
@@ -67,7 +66,6 @@ class Migration:
         state_dir: Path,
         journal: Journal,
         *,
-        traces: Traces,
         node: EarlierNode,
         lock_patience_s: float = LOCK_PATIENCE_S,
     ) -> None:
@@ -77,7 +75,6 @@ class Migration:
         """
         self._state_dir = state_dir
         self._journal = journal
-        self._traces = traces
         self._node = node
         self._lock_patience_s = lock_patience_s
         self.damage = ""
@@ -133,8 +130,7 @@ class Migration:
     def _outcomes(self, checkpoint: Checkpoint) -> Iterator[Record | Fence]:
         node = replace(self._node, boot_id=checkpoint.boot_id or self._node.boot_id)
         for uid, entry in checkpoint.claims.items():
-            seen = self._traces.device_names(uid) if is_claim_uid(uid) else ()
-            yield convert(uid, entry, node=node, confirmed=checkpoint.sealed, seen=seen)
+            yield convert(uid, entry, node=node, sealed=checkpoint.sealed)
         for uid, (cause, text) in checkpoint.puzzles.items():
             yield fence_of_puzzle(uid, cause, text)
 
@@ -153,12 +149,10 @@ class Migration:
             report.recorded.append(uid)
 
 
-async def take_over(
-    state_dir: Path, *, traces: Traces, node: EarlierNode, observer: ClaimObserver
-) -> None:
+async def take_over(state_dir: Path, *, node: EarlierNode, observer: ClaimObserver) -> None:
     """Before anything is served. Never raises: what could not be taken over is still told by CDI
     files, and fenced."""
-    migration = Migration(state_dir, Journal(state_dir), traces=traces, node=node)
+    migration = Migration(state_dir, Journal(state_dir), node=node)
     try:
         report = await asyncio.to_thread(migration.run)
     except AgentError as error:

@@ -26,7 +26,7 @@ from nvdra_testing.checkpoints import (
     a_started,
     a_vfio_device,
 )
-from nvdra_testing.claims import BOOT, DRIVER, NODE, FolderCdi, a_ref, a_result
+from nvdra_testing.claims import BOOT, DRIVER, NODE, a_ref, a_result
 
 _WATCHED = ("open", "os.rename", "os.remove", "os.mkdir", "os.scandir")
 
@@ -64,7 +64,7 @@ def _in_child(root: Path, *, kill_at: int = 0) -> bool:
             if kill_at:
                 _kill_at(kill_at, root)
             node = EarlierNode(DRIVER, NODE, BOOT)
-            Migration(root, Journal(root), traces=FolderCdi(root / "cdi"), node=node).run()
+            Migration(root, Journal(root), node=node).run()
         except BaseException as error:  # the child's end, whatever it was
             os.write(2, f"{error!r}\n".encode())
             os._exit(1)

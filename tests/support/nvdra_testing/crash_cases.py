@@ -170,9 +170,7 @@ class Scene:
         """One that has started on the node, as the program starts it."""
         agent = self.node.agent(boot_id=self.boot, sweep_grace_s=0.0)
         node = EarlierNode(DRIVER, NODE, self.boot)
-        await take_over(
-            self.node.root / "state", traces=self.node.cdi, node=node, observer=self.node.observer
-        )
+        await take_over(self.node.root / "state", node=node, observer=self.node.observer)
         await agent.start()
         return agent
 
