@@ -10,8 +10,9 @@ import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nvdra_nodeagent.claims.journal import Damaged, encode
 from nvdra_nodeagent.claims.journal import decode as decode_record
+from nvdra_nodeagent.claims.journal import encode
+from nvdra_nodeagent.claims.seal import Damaged
 from nvdra_nodeagent.errors import Retryable
 from nvdra_testing.claims import ClaimNode, a_node_of, a_ref, a_result
 
