@@ -221,15 +221,28 @@ def test_a_directory_that_cannot_be_written_is_said(
     assert "Not a directory" in capsys.readouterr().err
 
 
-def test_the_way_there_and_back_again_changes_nothing(plugin: Plugin, tmp_path: Path) -> None:
-    record = plugin.prepared("gpu-0")
-    plugin.export()
-    other = Plugin(tmp_path / "other")
+def there_and_back(plugin: Plugin, record: Record) -> Record:
+    assert plugin.export() == DONE
+    other = Plugin(plugin.plugins.parent / "other")
     other.output.write_bytes(plugin.output.read_bytes())
     node = EarlierNode(DRIVER, NODE, BOOT, INVENTORY)
     Migration(other.state, other.journal, node=node).run()
     back = other.journal.read(record.claim.uid)
     assert back
+    return back
+
+
+def test_time_slices_are_known_when_an_export_is_taken_over(plugin: Plugin) -> None:
+    results = (a_result("gpu-0", request="sliced"), a_result("gpu-1", request="plain"))
+    config = [a_config_entry(SLICED, requests=["sliced"])]
+    record = plugin.prepared(*results, config=config)
+    back = there_and_back(plugin, record)
+    assert [entry.step for entry in back.steps] == [entry.step for entry in record.steps]
+
+
+def test_the_way_there_and_back_again_changes_nothing(plugin: Plugin) -> None:
+    record = plugin.prepared("gpu-0")
+    back = there_and_back(plugin, record)
     assert (back.devices, back.steps, back.allocation) == (
         record.devices,
         record.steps,

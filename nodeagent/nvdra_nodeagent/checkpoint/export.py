@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from nvdra_api.configs import (
+    INTERVALS,
+    TIME_SLICING,
+    GpuConfig,
+    GpuSharing,
+    TimeSlicingConfig,
+    encode_config,
+)
 from nvdra_nodeagent.checkpoint.document import (
     COMPLETED,
     ClaimEntry,
@@ -25,10 +33,11 @@ from nvdra_nodeagent.steps.registry import kind_of
 from nvdra_nodeagent.steps.time_slice import TimeSliceStep
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from nvdra_nodeagent.claims.record import HeldDevice, Record
 
+_INTERVAL_NAMES: Final = {number: name for name, number in INTERVALS.items()}
 _PARENT: Final = re.compile(r"gpu-(\d+)-mig-")
 
 
@@ -47,8 +56,22 @@ class _Result(msgspec.Struct, frozen=True, kw_only=True):
     share_id: str | UnsetType = msgspec.field(name="shareID", default=UNSET)
 
 
+class _Opaque(msgspec.Struct, frozen=True):
+    driver: str
+    parameters: dict[str, Any]
+
+
+class _Config(msgspec.Struct, frozen=True):
+    """`DeviceAllocationConfiguration`."""
+
+    source: str
+    requests: tuple[str, ...]
+    opaque: _Opaque
+
+
 class _Devices(msgspec.Struct, frozen=True):
     results: tuple[_Result, ...]
+    config: tuple[_Config, ...] | UnsetType = UNSET
 
 
 class _Allocation(msgspec.Struct, frozen=True):
@@ -58,7 +81,8 @@ class _Allocation(msgspec.Struct, frozen=True):
 class _Status(msgspec.Struct, frozen=True):
     """As much of a claim's status as its record knows: what the earlier driver compares claims by.
 
-    The configs are left out: they are needed to prepare only.
+    Of configs there is only what says which time slices are set: without it, whoever takes the
+    checkpoint over, and that may be us again, cannot tell what to undo.
     """
 
     allocation: _Allocation
@@ -74,19 +98,35 @@ def express(record: Record, *, driver: str, boot_id: str, seen: Sequence[str]) -
     results = tuple(_result(held, driver) for held in record.devices)
     return ClaimEntry(
         state=COMPLETED,
-        status=_Status(_Allocation(_Devices(results))),
+        status=_Status(_Allocation(_Devices(results, _configs(record, sliced, driver) or UNSET))),
         groups=_groups(record.devices, sliced),
     )
 
 
-def _sliced_gpus(record: Record) -> frozenset[str]:
-    found = set()
+def _sliced_gpus(record: Record) -> dict[str, int]:
+    """The interval by GPU."""
+    found = {}
     for entry in record.steps:
         if isinstance(entry.step, TimeSliceStep):
-            found.add(entry.step.gpu_uuid)
+            found[entry.step.gpu_uuid] = entry.step.interval
         elif not isinstance(entry.step, CdiStep):
             raise Inexpressible(f"it holds an effect of kind {kind_of(type(entry.step))}")
-    return frozenset(found)
+    return found
+
+
+def _configs(record: Record, sliced: Mapping[str, int], driver: str) -> tuple[_Config, ...]:
+    """One for each request that has time slices: all GPUs of a request have the same."""
+    intervals = {held.request: sliced[held.uuid] for held in record.devices if held.uuid in sliced}
+    return tuple(
+        _Config("FromClaim", (request,), _Opaque(driver, _slicing(interval)))
+        for request, interval in intervals.items()
+    )
+
+
+def _slicing(interval: int) -> dict[str, Any]:
+    slices = TimeSlicingConfig(interval=_INTERVAL_NAMES[interval])
+    sharing = GpuSharing(strategy=TIME_SLICING, time_slicing_config=slices)
+    return encode_config(GpuConfig(sharing=sharing))
 
 
 def _result(held: HeldDevice, driver: str) -> _Result:
@@ -100,7 +140,7 @@ def _result(held: HeldDevice, driver: str) -> _Result:
     )
 
 
-def _groups(devices: Sequence[HeldDevice], sliced: frozenset[str]) -> tuple[Group, ...]:
+def _groups(devices: Sequence[HeldDevice], sliced: Mapping[str, int]) -> tuple[Group, ...]:
     """Time slices are undone by group."""
     with_slices = [held for held in devices if held.type == "gpu" and held.uuid in sliced]
     others = [held for held in devices if held not in with_slices]
