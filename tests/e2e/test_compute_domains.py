@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from tests.e2e.injectors.plugin_process import process_of
-from tests.e2e.product.release import CONTROLLER, NAMESPACE
+from tests.e2e.product.release import CONTROLLER, NAMESPACE, PROFILE_LABEL
 from tests.e2e.ring.errors import CommandFailed, RingError
 from tests.e2e.ring.kubectl import is_ready
-from tests.e2e.ring.objects import container_id
+from tests.e2e.ring.objects import a_pod, container_id
 from tests.e2e.ring.patience import eventually
 
 from nvdra_api.names import (
@@ -192,3 +192,55 @@ def _label_as_plugin_of(product: Product, own: str, *, on: str) -> None:
         "--dry-run=server", f"--as={_PLUGIN_USER}", "--as-group=system:serviceaccounts",
         f"--as-user-extra=authentication.kubernetes.io/node-name={own}",
     )  # fmt: skip
+
+
+@pytest.fixture
+def with_nvlink(installed: Product) -> Iterator[Product]:
+    """Every node has hardware whose NVLinks leave the machine."""
+    names = [node.name for node in installed.cluster.nodes]
+    label = "--overwrite", f"{PROFILE_LABEL}=gb200"
+    installed.kubectl("label", "node", *names, *label)
+    try:
+        installed.restart()
+        yield installed
+    finally:
+        installed.kubectl("label", "node", *names, f"{PROFILE_LABEL}-")
+        installed.restart()
+
+
+def test_pods_of_a_domain_get_their_channel_and_the_domain_its_nodes(
+    with_nvlink: Product, kubectl: Kubectl, namespace: str, domain: Manifest
+) -> None:
+    names = [node.name for node in with_nvlink.cluster.nodes]
+    kubectl.create(*(a_user(f"on-{name}", namespace=namespace, node=name) for name in names))
+    for name in names:
+        kubectl.wait_until_ready(f"on-{name}", namespace=namespace)
+        assert "channel0" in kubectl.logs(f"on-{name}", namespace=namespace)
+
+    def ready() -> bool:
+        nodes = kubectl.get("computedomain", "job", namespace=namespace)["status"]["nodes"]
+        if {node["name"]: node["status"] for node in nodes} != dict.fromkeys(names, "Ready"):
+            raise RingError(f"nodes are {json.dumps(nodes)}")
+        return True
+
+    eventually(ready, until="every node of the domain is Ready")
+    kubectl("delete", "pods", "--all", f"--namespace={namespace}", "--timeout=120s")
+    label = f"--selector={LABEL_COMPUTE_DOMAIN}={domain['metadata']['uid']}"
+    for kind in ("nodes", "pods", "computedomaincliques"):
+        eventually(lambda kind=kind: _none(kubectl, kind, label), until=f"no {kind} are left")  # type: ignore[misc]
+    for pod in (*_controllers(with_nvlink), *with_nvlink.pods()):
+        said = kubectl(
+            "logs", pod["metadata"]["name"], f"--namespace={NAMESPACE}", "--all-containers"
+        )
+        assert "forbidden" not in said.lower()
+
+
+def a_user(name: str, *, namespace: str, node: str) -> Manifest:
+    """A pod with a channel of the domain `job`."""
+    command = "ls /dev/nvidia-caps-imex-channels; trap 'exit 0' TERM; sleep 9999 & wait"
+    pod = a_pod(name, "sh", "-c", command, namespace=namespace, node=node)
+    pod["spec"]["containers"][0]["resources"] = {"claims": [{"name": "channel"}]}
+    pod["spec"]["resourceClaims"] = [
+        {"name": "channel", "resourceClaimTemplateName": "job-channel"}
+    ]
+    return pod

@@ -196,7 +196,8 @@ def _write_account(cluster: RealCluster, folder: Path) -> None:
 
 def _account() -> Sequence[Manifest]:
     """The rights that the chart gives a plugin."""
-    rules = the(rendered(), "ClusterRole")["rules"]
+    gpus_only = {"resources": {"computeDomains": {"enabled": False}}}
+    rules = the(rendered(gpus_only), "ClusterRole")["rules"]
     role = {"kind": "ClusterRole", "name": _ACCOUNT, "apiGroup": "rbac.authorization.k8s.io"}
     subject = {"kind": "ServiceAccount", "name": _ACCOUNT, "namespace": "default"}
     return [
