@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypedDict
 import structlog
 
 from nvdra_api.gates import FeatureGates, GateError
-from nvdra_api.names import COMPUTE_DOMAIN_DRIVER, GPU_DRIVER
+from nvdra_api.names import GPU_DRIVER
 from nvdra_kube.errors import ApiError, ConfigurationError
 from nvdra_kube.logs import configure
 from nvdra_kube.session import KubeSession
@@ -67,22 +67,6 @@ class Node(TypedDict):
     beside_others: bool
 
 
-def compute_domain_plugin() -> None:
-    """`nvdra-compute-domain-plugin`. Exit status as `gpu_plugin`."""
-    # Here, not above: the other program needs none of it.
-    from nvdra_nodeagent.computedomain.agent import DomainAgent
-    from nvdra_nodeagent.computedomain.devices import DEVICE_TYPES
-    from nvdra_nodeagent.computedomain.options import parse_domain_options
-
-    options = parse_domain_options(sys.argv[1:], environ=os.environ, version=__version__)
-
-    def make(node: Node) -> DomainAgent:
-        return DomainAgent(options, **node)
-
-    driver = Driver(COMPUTE_DOMAIN_DRIVER, "nvdra-compute-domain-plugin", DEVICE_TYPES)
-    _main(options.common, driver, make)
-
-
 def gpu_plugin() -> None:
     """`nvdra-gpu-plugin`. Exit status 0 after a stop signal, 1 on failure, 2 on bad options."""
     if sys.argv[1:2] == ["export-checkpoint"]:
@@ -91,10 +75,11 @@ def gpu_plugin() -> None:
         sys.exit(export(sys.argv[2:], environ=os.environ, boot_id=_boot_id()))
     options = parse_options(sys.argv[1:], environ=os.environ, version=__version__)
     driver = Driver(GPU_DRIVER, "nvdra-gpu-plugin", DEVICE_TYPES)
-    _main(options, driver, lambda node: GpuAgent(options, **node))
+    run_program(options, driver, lambda node: GpuAgent(options, **node))
 
 
-def _main(options: Options, driver: Driver, make: Callable[[Node], NodeAgent]) -> None:
+def run_program(options: Options, driver: Driver, make: Callable[[Node], NodeAgent]) -> None:
+    """Run the agent that `make` makes until a stop signal; exits as `gpu_plugin` says."""
     configure(verbosity=options.verbosity, format=options.logging_format)
     try:
         gates = FeatureGates.parse(options.feature_gates)

@@ -38,7 +38,7 @@ DEFINITIONS: Final = Resource(
     namespaced=False,
 )
 _T = TypeVar("_T")
-_PATIENCE_S: Final = 20.0
+_PATIENCE_S: Final = 40.0
 
 
 def a_domain(

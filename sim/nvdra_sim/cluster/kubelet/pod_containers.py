@@ -27,6 +27,7 @@ from nvdra_sim.cluster.kubelet.pod_status import (
     should_restart,
     timestamp,
 )
+from nvdra_sim.cluster.kubelet.probes import is_probed, keep_probed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -174,8 +175,24 @@ class PodContainers:
         self._running[record.name] = container
         self._started_s[record.name] = asyncio.get_running_loop().time()
         record.state = Running(timestamp())
+        entry = self._entry(self.pod(), record)
+        record.passes = not is_probed(entry)
         await self.changed()
-        return self._ended(record, await container.wait())
+        probing = asyncio.create_task(self._probe(record, entry), name=f"probes of {record.name}")
+        try:
+            return self._ended(record, await container.wait())
+        finally:
+            probing.cancel()
+            await asyncio.gather(probing, return_exceptions=True)
+
+    async def _probe(self, record: ContainerRecord, entry: Body) -> None:
+        async def report(ready: bool) -> None:
+            record.passes = ready
+            await self.changed()
+
+        if is_probed(entry):
+            address = (self.pod().get("status") or {}).get("podIP", "")
+            await keep_probed(entry, address=address, report=report)
 
     async def _start(self, record: ContainerRecord) -> RunningContainer:
         """What cannot even be created is tried again and again, whatever the restart policy."""

@@ -99,6 +99,7 @@ def _value_from(pod: Body, container: str, entry: Body) -> str:
         "metadata.namespace": metadata["namespace"],
         "metadata.uid": metadata["uid"],
         "spec.nodeName": pod["spec"].get("nodeName", ""),
+        "status.podIP": (pod.get("status") or {}).get("podIP", ""),
         "spec.serviceAccountName": pod["spec"].get("serviceAccountName", ""),
     }
     if path in known:

@@ -65,10 +65,16 @@ class ContainerRecord:
     state: ContainerState = field(default_factory=Waiting)
     last: Terminated | None = None
     restarts: int = 0
+    passes: bool = True
+    """What its probes said last; without probes it passes."""
 
     @property
     def running(self) -> bool:
         return isinstance(self.state, Running)
+
+    @property
+    def ready(self) -> bool:
+        return self.running and self.passes
 
     @property
     def succeeded(self) -> bool:
@@ -82,7 +88,7 @@ class ContainerRecord:
         return self.last is not None or not isinstance(self.state, Waiting)
 
     def body(self) -> Body:
-        ready = self.succeeded if self.init else self.running
+        ready = self.succeeded if self.init else self.ready
         return {
             "name": self.name,
             "image": self.image,
@@ -128,11 +134,12 @@ def pod_status(
     conditions: Sequence[Body],
     reason: str = "",
     message: str = "",
+    address: str = "",
 ) -> Body:
     """The fields of `status` that belong to the kubelet. `conditions` are those of the Pod now."""
     main = [record for record in records if not record.init]
     ended = phase in ("Succeeded", "Failed")
-    ready = not ended and all(record.running for record in main)
+    ready = not ended and all(record.ready for record in main)
     initialized = all(record.succeeded for record in records if record.init)
     facts = {
         "PodReadyToStartContainers": phase == "Running" or any(r.has_run for r in records),
@@ -149,6 +156,8 @@ def pod_status(
         "reason": reason or None,
         "message": message or None,
     }
+    if address:
+        status |= {"podIP": address, "podIPs": [{"ip": address}]}
     if len(main) != len(records):
         status["initContainerStatuses"] = [record.body() for record in records if record.init]
     return status

@@ -17,6 +17,7 @@ import structlog
 from nvdra_kube.backoff import Backoff
 from nvdra_kube.errors import ApiError, Conflict, NotFound
 from nvdra_kube.resources import PODS
+from nvdra_sim.cluster.kubelet.addresses import next_address
 from nvdra_sim.cluster.kubelet.dra import PrepareError, UnprepareError
 from nvdra_sim.cluster.kubelet.pod_containers import PodContainers
 from nvdra_sim.cluster.kubelet.pod_spec import empty_dirs
@@ -82,9 +83,10 @@ class PodWorker:
             records=self._records,
             services=services,
             directory=directory,
-            pod=lambda: self._pod,
+            pod=self._addressed,
             changed=self._report,
         )
+        self._address = (pod.get("status") or {}).get("podIP") or ""
         self._changed = asyncio.Event()
         self._deleting = asyncio.Event()
         self._gone = asyncio.Event()
@@ -147,7 +149,14 @@ class PodWorker:
         await self._report()
         await asyncio.to_thread(self._make_volumes)
         await self._prepare()
+        self._address = self._address or next_address()
+        await self._report()
         await self._containers.run()
+
+    def _addressed(self) -> Body:
+        """The Pod with its address, which the API may not have yet."""
+        status = {**(self._pod.get("status") or {}), "podIP": self._address}
+        return {**self._pod, "status": status}
 
     def _make_volumes(self) -> None:
         for name in empty_dirs(self._pod):
@@ -238,6 +247,7 @@ class PodWorker:
                 phase=phase or current_phase(self._records),
                 start_time=self._start_time,
                 conditions=(self._pod.get("status") or {}).get("conditions") or [],
+                address=self._address,
             )
             if status == self._reported or self._gone.is_set():
                 return
