@@ -182,6 +182,21 @@ async def test_one_claim_that_cannot_be_settled_does_not_stop_the_others(tmp_pat
     await node.close()
 
 
+async def test_an_answer_of_the_api_that_makes_no_sense_does_not_stop_the_others(
+    tmp_path: Path,
+) -> None:
+    node = ClaimNode(tmp_path, inventory=a_node_of(2))
+    for number, ref in enumerate((REF, RIVAL)):
+        node.api.add(ref, f"gpu-{number}")
+        reserve(node, ref)
+        await node.agent().prepare([ref])
+        node.record_path(ref).write_bytes(SHREDS)
+    del node.api.claims[REF.name]["metadata"]["name"]
+    report = await node.agent().reconcile()
+    assert (report.rebuilt, list(report.waiting)) == ([RIVAL.uid], [REF.uid])
+    await node.close()
+
+
 async def test_a_quarantine_wakes_the_reconciler(node: ClaimNode) -> None:
     agent = node.agent()
     await agent.reconcile()

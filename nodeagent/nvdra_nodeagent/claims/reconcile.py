@@ -162,6 +162,9 @@ class Reconciler:
         except AgentError as error:
             report.wait(fence.uid, error.message, what="claim stays fenced")
             await self._run(partial(self._ledger.explain, fence.uid, error.message))
+        except Exception as error:  # one claim that cannot be rebuilt keeps no other
+            log.exception("rebuilding a claim crashed", claim=fence.uid)
+            report.wait(fence.uid, repr(error), what="claim stays fenced")
         else:
             report.rebuilt.append(fence.uid)
 

@@ -57,18 +57,7 @@ class Keepers:
             grace_s=sweep_grace_s,
             dry_run=sweep_dry_run,
         )
-        self.reconciler = Reconciler(
-            books.ledger,
-            reader,
-            traces=cdi,
-            planner=node.planner,
-            pool=node.pool,
-            boot_id=node.boot_id,
-            inventory=node.inventory,
-            run=place.in_thread,
-            exclusively=place.exclusively,
-            is_busy=place.work.is_busy,
-        )
+        self.reconciler = self._reconciler(books, reader, node=node, cdi=cdi)
         self.undertaker = Undertaker(
             books.executor.unfinished,
             run=place.in_thread,
@@ -76,13 +65,28 @@ class Keepers:
             finish=self._finish,
             observer=observer,
         )
-
         self.verifier = Verifier(
             books.ledger,
             basis=partial(_basis, node.inventory, cdi),
             verify=self._verify,
             run=place.in_thread,
             with_files=cdi.claim_uids,
+        )
+
+    def _reconciler(
+        self, books: Books, reader: ClaimReader, *, node: NodeFacts, cdi: CdiFiles
+    ) -> Reconciler:
+        return Reconciler(
+            books.ledger,
+            reader,
+            traces=cdi,
+            planner=node.planner,
+            pool=node.pool,
+            boot_id=node.boot_id,
+            inventory=node.inventory,
+            run=self._place.in_thread,
+            exclusively=self._place.exclusively,
+            is_busy=self._place.work.is_busy,
         )
 
     async def keep_swept(self, *, interval_s: float, jitter_s: float) -> None:
