@@ -18,6 +18,7 @@ from nvdra_testing.reports import Desk, a_foreign_entry, a_foreign_result, an_er
 
 if TYPE_CHECKING:
     from nvdra_kube.api import Body
+    from nvdra_nodeagent.claims.observer import StateKind
 
 
 @pytest.fixture
@@ -158,6 +159,23 @@ async def test_a_quarantine_of_a_claim_without_name_is_told_to_the_node(desk: De
     desk.reporter.quarantined("effect", uid="u-1", reason="empty file")
     await desk.settle()
     assert desk.recorder.short() == [("StateQuarantined", f"Node/{NODE}")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "uid", "begins"),
+    [
+        ("effect", "time_slice.GPU-1", "the agent's note of a GPU's setting on this node"),
+        ("checkpoint", "", "the checkpoint of an earlier driver on this node"),
+        ("checkpoint", "u-1", "claim u-1 of an earlier driver was not taken over: bad"),
+        ("tombstone", "u-1", "the tombstone of claim u-1 on this node"),
+    ],
+)
+async def test_a_quarantine_says_what_was_damaged(
+    desk: Desk, kind: StateKind, uid: str, begins: str
+) -> None:
+    desk.reporter.quarantined(kind, uid=uid, reason="bad")
+    await desk.settle()
+    assert desk.recorder.events[0][3].startswith(begins)
 
 
 async def test_what_cannot_be_undone_is_told_and_so_is_its_end(desk: Desk) -> None:

@@ -45,11 +45,26 @@ def recovery(operation: Operation, ref: ClaimRef) -> Notice:
 
 
 def quarantine(kind: StateKind, *, ref: ClaimRef, cause: str) -> Notice:
-    note = (
-        f"the {kind} of claim {_shown(ref)} on this node could not be used and was moved aside: "
-        f"{cause}; its devices are given to nobody else until the claim is prepared or unprepared"
-    )
+    what, consequence = _damage(kind, ref)
+    note = f"{what}: {_cut(cause, _MAX_NOTE // 2)}; {consequence}"
     return Notice("Warning", reason="StateQuarantined", note=note, to_pods=False, to_node=True)
+
+
+def _damage(kind: StateKind, ref: ClaimRef) -> tuple[str, str]:
+    """What happened and what follows; `ref.uid` is the name of the file for effects."""
+    aside = "on this node could not be used and was moved aside"
+    fenced = "its devices are given to nobody else until the claim is prepared or unprepared"
+    match kind:
+        case "effect":
+            what, name = f"the agent's note of a GPU's setting {aside}", ref.uid
+            return f"{what} ({name})", "it is made anew from the records of claims"
+        case "checkpoint" if not ref.uid:
+            what = f"the checkpoint of an earlier driver {aside}"
+            return what, f"claims that have CDI files stay: of each, {fenced}"
+        case "checkpoint":
+            return f"claim {_shown(ref)} of an earlier driver was not taken over", fenced
+        case _:
+            return f"the {kind} of claim {_shown(ref)} {aside}", fenced
 
 
 def undo_postponed(ref: ClaimRef, error: AgentError) -> Notice:
