@@ -13,6 +13,7 @@ import structlog
 
 from nvdra_nodeagent.cdi.names import is_claim_uid
 from nvdra_nodeagent.claims.allocation import parse_claim
+from nvdra_nodeagent.claims.answers import crashed, overtaken, unfinished, worded
 from nvdra_nodeagent.claims.books import open_books
 from nvdra_nodeagent.claims.model import ClaimService, PreparedDevice
 from nvdra_nodeagent.claims.observer import SilentObserver
@@ -49,7 +50,6 @@ _STUDY_KEPT_S: Final = 10.0
 """How long a claim that waits for something goes by what was looked up for it."""
 
 _Devices: TypeAlias = tuple[PreparedDevice, ...]
-_DOING: Final = {"prepare": "preparing", "unprepare": "unpreparing"}
 _Outcome: TypeAlias = _Devices | AgentError | None
 
 
@@ -247,18 +247,13 @@ class NodeClaims(ClaimService):
     ) -> _Outcome:
         if not task.done():
             return self._unfinished(operation, ref)
-        return _overtaken(operation, ref) if task.cancelled() else task.result()
+        return overtaken(operation, ref) if task.cancelled() else task.result()
 
     def _unfinished(self, operation: Operation, ref: ClaimRef) -> AgentError:
         cause = self._causes.get(ref.uid)
         log.warning("answered before the work has ended", operation=operation, claim=ref.uid)
-        error = Retryable(
-            "ClaimBusy",
-            f"not finished within {self._limits.answer_within_s:g} s, and still worked on"
-            + (f"; last failure: {cause}" if cause else ""),
-            hint="the next call gets the result",
-        )
-        return _worded(error, operation=operation, ref=ref)
+        waited_s = self._limits.answer_within_s
+        return unfinished(operation, ref, waited_s=waited_s, last=cause)
 
     def _order(self, operation: Operation, ref: ClaimRef) -> asyncio.Task[_Outcome]:
         attempt = self._prepare_once if operation == "prepare" else self._unprepare_once
@@ -278,24 +273,24 @@ class NodeClaims(ClaimService):
             outcome = await self._patience.persevere(
                 partial(attempt, ref),
                 claim=ref,
-                on_failure=partial(self._causes.__setitem__, ref.uid),
+                on_failure=partial(self._met, ref.uid),
             )
         except AgentError as error:
-            outcome = _worded(error, operation=operation, ref=ref)
+            outcome = worded(error, operation=operation, ref=ref)
         except Exception as error:
             log.exception("claim work crashed", operation=operation, claim=ref.uid)
-            crash = Retryable(
-                "InternalError",
-                f"unexpected {type(error).__name__}: {error}",
-                hint="the agent's log has the details",
-            )
-            outcome = _worded(crash, operation=operation, ref=ref)
+            outcome = crashed(operation, ref, error)
         finally:
             self._causes.pop(ref.uid, None)
             self._studies.pop(ref.uid, None)
             self._observer.in_flight(operation, -1)
         self._report(operation, ref, outcome, duration_s=time.monotonic() - started)
         return outcome
+
+    def _met(self, uid: str, cause: Retryable) -> None:
+        self._causes[uid] = cause
+        if cause.reason == "DeviceInUse":
+            self._keepers.sweeper.wake()  # its holder may be gone, and nobody will ask for it again
 
     async def _prepare_once(self, ref: ClaimRef, deadline: float) -> _Devices:
         if not is_claim_uid(ref.uid):
@@ -377,13 +372,3 @@ class NodeClaims(ClaimService):
         self._place.tell(partial(quarantined, kind, uid=name, reason=reason, ref=ref))
         if kind == "record":
             self._place.tell(self._keepers.reconciler.wake)
-
-
-def _overtaken(operation: Operation, ref: ClaimRef) -> AgentError:
-    error = Retryable("Overtaken", "the claim was unprepared meanwhile")
-    return _worded(error, operation=operation, ref=ref)
-
-
-def _worded(error: AgentError, *, operation: Operation, ref: ClaimRef) -> AgentError:
-    message = f"error {_DOING[operation]} devices for claim {ref}: {error.message}"
-    return type(error)(error.reason, message, hint=error.hint)
