@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import socket
@@ -12,6 +13,7 @@ import pytest
 import pytest_asyncio
 
 from nvdra_kube.errors import ServerError
+from nvdra_nodeagent.errors import AgentError
 from nvdra_testing.claims import OTHER_BOOT, ClaimNode, a_ref
 
 if TYPE_CHECKING:
@@ -233,3 +235,22 @@ async def test_names_are_asked_one_by_one_and_the_cluster_is_not_listed(node: Cl
     node.api.calls.clear()
     await an_agent(node).sweep()
     assert node.api.calls == ["get v1 claim"]
+
+
+@pytest.mark.looptime
+async def test_who_meets_a_device_of_a_claim_that_is_gone_has_it_swept_soon(
+    node: ClaimNode,
+) -> None:
+    agent = an_agent(node, retry_budget_s=1.0)
+    keeper = asyncio.create_task(agent.keep_swept(interval_s=36000, jitter_s=0), name="keeper")
+    await asyncio.sleep(10)
+    gone(node)
+    other = a_ref("other")
+    node.api.add(other)
+    refused = (await agent.prepare([other]))[other.uid]
+    assert isinstance(refused, AgentError)
+    assert refused.reason == "DeviceInUse"
+    await asyncio.sleep(60)
+    assert not isinstance((await agent.prepare([other]))[other.uid], AgentError)
+    keeper.cancel()
+    await asyncio.wait([keeper])

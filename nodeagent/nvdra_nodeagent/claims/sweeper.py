@@ -9,6 +9,7 @@ pods then (they can be deleted by force), so claims of this boot have to stay go
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections import Counter
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 DEFAULT_GRACE_S: Final = 120.0
+_LEAST_PAUSE_S: Final = 30.0
 _LITTER_AGE_S: Final = 60.0  # a write takes milliseconds; another agent may be writing
 
 SweptKind: TypeAlias = Literal[
@@ -104,9 +106,14 @@ class Sweeper:
         self._grace_s = grace_s
         self._dry_run = dry_run
         self._missing_since: dict[str, float] = {}
+        self._woken = asyncio.Event()
         self.last_turn_s = 0.0
         """When it last went on to another claim, or came round: the loop's clock. A single claim
         takes less than a minute; all of them may take long while the API server does not answer."""
+
+    def wake(self) -> None:
+        """A device is held by a claim that the scheduler thinks gone. In the loop only."""
+        self._woken.set()
 
     async def run(self, *, interval_s: float, jitter_s: float) -> None:
         """Eternal. All nodes may start at once, so even the first sweep waits a random time."""
@@ -118,7 +125,15 @@ class Sweeper:
                 log.exception("sweep crashed")
                 report = SweepReport()
             soon = min(interval_s, self._grace_s) if report.suspected else interval_s
-            await asyncio.sleep(soon + random.uniform(0, jitter_s))
+            await self._pause(soon + random.uniform(0, jitter_s))
+
+    async def _pause(self, pause_s: float) -> None:
+        least_s = min(pause_s, _LEAST_PAUSE_S)
+        await asyncio.sleep(least_s)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause_s - least_s):
+                await self._woken.wait()
+        self._woken.clear()
 
     async def sweep(self) -> SweepReport:
         """Never raises for what it could not find out or remove."""
