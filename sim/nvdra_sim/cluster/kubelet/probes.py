@@ -39,15 +39,15 @@ class HttpProbe:
     async def _ask(self, address: str) -> int:
         reader, writer = await asyncio.open_connection(address, self.port)
         try:
-            request = (
-                f"GET {self.path} HTTP/1.1\\r\\nHost: {address}\\r\\nConnection: close\\r\\n\\r\\n"
-            )
-            writer.write(request.encode())
+            lines = (f"GET {self.path} HTTP/1.1", f"Host: {address}", "Connection: close", "", "")
+            writer.write("\r\n".join(lines).encode())
             await writer.drain()
             status = (await reader.readline()).split()
             return int(status[1]) if len(status) > 1 else 999
         finally:
             writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
 
 
 def http_probe(container: Body, kind: str) -> HttpProbe | None:
