@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 import pytest_asyncio
+from structlog.testing import capture_logs
 
 from nvdra_kube.errors import ServerError
 from nvdra_nodeagent.claims.journal import decode, encode
@@ -159,6 +160,15 @@ async def test_whoever_meets_the_fence_is_told_why_it_stands(node: ClaimNode) ->
     agent = node.agent()
     await agent.reconcile()
     assert "its CDI file has gpu-1, allocated is gpu-0" in await reasons_for_rival(agent, node)
+
+
+async def test_why_a_claim_stays_fenced_is_logged_once(node: ClaimNode) -> None:
+    with_other_devices_in_the_cdi_file(node)
+    agent = node.agent()
+    with capture_logs() as lines:
+        for _ in range(3):
+            assert (await agent.reconcile()).waiting
+    assert [line["event"] for line in lines].count("claim stays fenced") == 1
 
 
 async def test_an_api_in_trouble_settles_nothing_and_the_next_pass_does(node: ClaimNode) -> None:

@@ -54,15 +54,20 @@ class Exclusively(Protocol):
 
 @dataclass(slots=True)
 class ReconcileReport:
-    """UIDs that got a record, records that got what they lacked, and why others have to wait."""
+    """UIDs that got a record, records that got what they lacked, and why others have to wait.
 
+    `told` are the causes that the log has from the last pass.
+    """
+
+    told: Mapping[str, str] = field(default_factory=dict)
     rebuilt: list[str] = field(default_factory=list)
     completed: list[str] = field(default_factory=list)
     waiting: dict[str, str] = field(default_factory=dict)
 
     def wait(self, uid: str, cause: str, *, what: str) -> None:
         self.waiting[uid] = cause
-        log.warning(what, claim=uid, cause=cause)
+        if self.told.get(uid) != cause:
+            log.warning(what, claim=uid, cause=cause)
 
 
 class Reconciler:
@@ -93,6 +98,7 @@ class Reconciler:
         self._exclusively = exclusively
         self._is_busy = is_busy
         self._woken = asyncio.Event()
+        self._told: Mapping[str, str] = {}
 
     def wake(self) -> None:
         """There is a new fence. In the loop only."""
@@ -118,7 +124,8 @@ class Reconciler:
 
     async def reconcile(self) -> ReconcileReport:
         """Never raises for what it could not find out."""
-        report = ReconcileReport()
+        report = ReconcileReport(told=self._told)
+        self._told = report.waiting
         try:
             fences, records = await self._run(self._open_questions)
             bodies = await self._unnamed(fences, records)
