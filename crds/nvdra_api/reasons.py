@@ -128,6 +128,20 @@ _PERMANENT: Final = (
         "Nothing: such devices are for the driver's own pods.",
     ),
     Reason(
+        "HostManaged",
+        Kind.PERMANENT,
+        Actor.CLUSTER,
+        "A claim for a `daemon` device, though the hosts run `nvidia-imex` themselves.",
+        "Delete the claim; with `imex.mode=hostManaged` nothing should make one.",
+    ),
+    Reason(
+        "GateMissing",
+        Kind.PERMANENT,
+        Actor.CLUSTER,
+        "The program was given a setting that a feature gate has to allow.",
+        "Set the gate that the message names.",
+    ),
+    Reason(
         "NoDaemon",
         Kind.PERMANENT,
         Actor.USER,
@@ -338,6 +352,14 @@ _NODE: Final = (
         Actor.NODE,
         "`nvidia-cdi-hook` is not there or cannot be run.",
         "Put it there, or set `nvidiaCDIHookPath`.",
+    ),
+    Reason(
+        "HostImexMissing",
+        Kind.NODE,
+        Actor.NODE,
+        "`nvidia-imex-ctl` cannot be run, so nobody knows whether the host's `nvidia-imex` is "
+        "ready.",
+        "Install `nvidia-imex` on the host, or use `imex.mode=driverManaged`.",
     ),
     Reason(
         "NodeNotFound",

@@ -374,3 +374,49 @@ async def test_directories_that_nobody_needs_are_swept(it: DomainCluster, tmp_pa
         kept = {uid}
         assert agent.directories.sweep(kept, older_than_s=-5.0) == [BOOT]
         assert node.directory(uid).is_dir()
+
+
+async def test_the_clique_label_stands_as_long_as_the_agent(
+    it: DomainCluster, tmp_path: Path
+) -> None:
+    node = DomainNode(tmp_path, it)
+
+    async def label() -> str | None:
+        labels = (await it.api.get(NODES, node.name))["metadata"].get("labels") or {}
+        found: str | None = labels.get("nvidia.com/gpu.clique")
+        return found
+
+    async with node.running("--gpu-clique-label-enabled=true"):
+        assert await it.until(label) == GB200_CLIQUE
+    assert await label() is None
+
+
+HOST_MANAGED = "--imex-mode=hostManaged"
+HOST_GATE = "HostManagedIMEXDaemon=true"
+
+
+def host_imex_says(node: DomainNode, text: str) -> None:
+    program = node.hardware.directory / "driver-root/usr/bin/nvidia-imex-ctl"
+    program.write_text(f"#!/bin/sh\necho '{text}'\n")
+
+
+async def test_with_an_imex_of_the_host_only_its_exact_word_counts(
+    it: DomainCluster, tmp_path: Path
+) -> None:
+    node, uid = DomainNode(tmp_path, it), await domain(it)
+    async with node.running(HOST_MANAGED, gates=HOST_GATE, retry_budget_s=0.3) as agent:
+        host_imex_says(node, "NOT READY")
+        ref = await node.channel(uid)
+        outcome = await prepare(agent, ref)
+        assert isinstance(outcome, Retryable)
+        assert "NOT READY" in str(outcome)
+        host_imex_says(node, "READY")
+        assert only(await prepare(agent, ref)).cdi_ids
+        assert await node.label() is None
+        assert "the hosts run" in await permanent(agent, await node.daemon(uid))
+
+
+async def test_an_imex_of_the_host_needs_its_gate(it: DomainCluster, tmp_path: Path) -> None:
+    with pytest.raises(Permanent, match="HostManagedIMEXDaemon"):
+        async with DomainNode(tmp_path, it).running(HOST_MANAGED):
+            pass

@@ -16,10 +16,12 @@ from nvdra_nodeagent.claims.observer import Observers, SilentObserver
 from nvdra_nodeagent.claims.service import Limits, NodeClaims
 from nvdra_nodeagent.computedomain.asking import LoopCaller
 from nvdra_nodeagent.computedomain.cdi_files import DomainCdiFiles
+from nvdra_nodeagent.computedomain.clique_label import CliqueLabel
 from nvdra_nodeagent.computedomain.devices import published
 from nvdra_nodeagent.computedomain.directories import DomainDirectories
 from nvdra_nodeagent.computedomain.domains import Domains
 from nvdra_nodeagent.computedomain.fabric import FabricKeeper
+from nvdra_nodeagent.computedomain.host_imex import HostImex
 from nvdra_nodeagent.computedomain.marks import NodeObject
 from nvdra_nodeagent.computedomain.news import ReadinessNews
 from nvdra_nodeagent.computedomain.peers import PeerKeeper
@@ -31,14 +33,14 @@ from nvdra_nodeagent.computedomain.readiness import (
     domains_of_others,
 )
 from nvdra_nodeagent.duties import Duty
-from nvdra_nodeagent.errors import AgentError
+from nvdra_nodeagent.errors import AgentError, Permanent
 from nvdra_nodeagent.inventory.keeper import InventoryKeeper
 from nvdra_nodeagent.node_agent import NodeAgent, make_directories
 from nvdra_nodeagent.reporting.desk import ReportDesk
 from nvdra_nodeagent.slices.publisher import Publisher
 from nvdra_nodeagent.steps.domain_cdi import ChannelCdiStep, DaemonCdiStep, DomainCdiHandler
 from nvdra_nodeagent.steps.domain_dir import DomainDirHandler, DomainDirStep
-from nvdra_nodeagent.steps.domain_ready import DomainReadyHandler, DomainReadyStep
+from nvdra_nodeagent.steps.domain_ready import DomainReadyHandler, DomainReadyStep, Readiness
 from nvdra_nodeagent.steps.node_label import NodeLabelHandler, NodeLabelStep
 
 if TYPE_CHECKING:
@@ -87,6 +89,13 @@ class DomainAgent(NodeAgent):
         beside_others: bool = False,
     ) -> None:
         """`beside_others` as `NodeAgent` has it. Only in a running loop."""
+        host_managed = options.imex_mode == "hostManaged"
+        if host_managed and not gates["HostManagedIMEXDaemon"]:
+            raise Permanent(
+                "GateMissing",
+                "--imex-mode=hostManaged needs the feature gate HostManagedIMEXDaemon to be on",
+                hint="set featureGates.HostManagedIMEXDaemon=true",
+            )
         common = options.common
         node = common.node_name
         state_dir = make_directories(common, COMPUTE_DOMAIN_DRIVER)
@@ -133,7 +142,10 @@ class DomainAgent(NodeAgent):
             gates=gates,
             boot_id=boot_id,
             cdi_id=cdi.device_id,
+            host_managed=host_managed,
         )
+        self._host_managed = host_managed
+        self.clique_label = CliqueLabel(api, node=node, clique=lambda: self.fabric.known)
         claims = NodeClaims(
             api,
             node=NodeFacts(
@@ -152,6 +164,9 @@ class DomainAgent(NodeAgent):
                 node=node,
                 boot_id=boot_id,
                 loop=self._loop,
+                host=HostImex(machine.driver_root, socket=options.imex_host_socket_path)
+                if host_managed
+                else None,
             ),
             observer=Observers(metrics, reports.reporter, _Followers(self._follow)),
             limits=Limits(
@@ -179,6 +194,11 @@ class DomainAgent(NodeAgent):
                 Duty("readiness", self.news.run),
                 Duty("peers", self.peers.run, in_role=True),
                 Duty("domain directories", self._sweep_directories, in_role=True),
+                *(
+                    [Duty("clique label", self.clique_label.run, in_role=True)]
+                    if options.gpu_clique_label_enabled
+                    else []
+                ),
             ),
             beside_others=beside_others,
         )
@@ -191,7 +211,8 @@ class DomainAgent(NodeAgent):
 
     def _publish(self) -> None:
         """Only now: a node whose fabric is not up would take pods and let them wait."""
-        self.publisher.desire([published()])
+        self.publisher.desire([published(with_daemon=not self._host_managed)])
+        self.clique_label.look_again()
 
     def _take_inventory(self, inventory: Inventory) -> None:
         self.claims.hardware_changed()
@@ -242,7 +263,9 @@ class _OwnSteps:
         node: str,
         boot_id: str,
         loop: LoopCaller,
+        host: HostImex | None,
     ) -> None:
+        self._host = host
         self._api = api
         self._directories = directories
         self._cdi = cdi
@@ -253,7 +276,7 @@ class _OwnSteps:
     def __call__(
         self, records: Callable[[], Sequence[Record]]
     ) -> Mapping[type[AnyStep], StepHandler[Any]]:
-        readiness = NodeReadiness(
+        readiness: Readiness = self._host or NodeReadiness(
             self._directories,
             self._api,
             records=records,

@@ -60,6 +60,11 @@ class FabricKeeper:
         self.last_turn_s = 0.0
 
     @property
+    def known(self) -> str | None:
+        """As `clique`; None while it is not known."""
+        return self._clique
+
+    @property
     def clique(self) -> str:
         """ "" on a node without a fabric. :raises Retryable: not known yet, or never."""
         if self._clique is None:

@@ -36,7 +36,7 @@ _DNS_GATE: Final = "IMEXDaemonsWithDNSNames"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DomainRules:
     """What does not change from claim to claim. `namespaces` are those that daemons may live in,
-    `cdi_id` names a claim's device for CDI."""
+    `cdi_id` names a claim's device for CDI. With `host_managed` the host runs `nvidia-imex`."""
 
     driver: str
     node: str
@@ -44,6 +44,7 @@ class DomainRules:
     gates: FeatureGates
     boot_id: str
     cdi_id: Callable[[str, str], str]
+    host_managed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +111,19 @@ class DomainPlanner:
             domain = checked_uid(config.domain_id)
             _check_mode(config.allocation_mode)
             await self._domains.find(domain, namespace=claim.ref.namespace)
+            if self._rules.host_managed:
+                return _host_steps(claim, device, config, clique=self._clique())
             return _channel_steps(claim, device, config, clique=self._clique())
         return await self._daemon_steps(claim, checked_uid(config.domain_id))
 
     async def _daemon_steps(self, claim: AllocatedClaim, domain: str) -> tuple[DomainStep, ...]:
         rules, home = self._rules, claim.ref.namespace
+        if rules.host_managed:
+            raise Permanent(
+                "HostManaged",
+                "the hosts run nvidia-imex themselves: there are no daemons of ComputeDomains",
+                hint="delete the claim; with imex.mode=hostManaged nothing should make one",
+            )
         if home not in rules.namespaces:
             raise Permanent(
                 "WrongNamespace",
@@ -203,6 +212,19 @@ def _channel_steps(
         DomainReadyStep(uid, domain, clique),
         ChannelCdiStep(uid, device.name, first, count),
     )
+
+
+def _host_steps(
+    claim: AllocatedClaim,
+    device: DomainDevice,
+    config: ComputeDomainChannelConfig,
+    *,
+    clique: str,
+) -> tuple[DomainStep, ...]:
+    """One channel, whatever mode is asked for; the node joins nothing."""
+    uid = claim.ref.uid
+    ready = DomainReadyStep(uid, config.domain_id, clique)
+    return (ready, ChannelCdiStep(uid, device.name, device.number, 1)) if clique else ()
 
 
 def _daemon_cdi(directory: DomainDirStep, *, boot_id: str) -> DaemonCdiStep:

@@ -161,12 +161,16 @@ class DomainNode:
 
     @asynccontextmanager
     async def running(
-        self, *, retry_budget_s: float = 20.0, gates: str = "", boot_id: str = BOOT
+        self,
+        *flags: str,
+        retry_budget_s: float = 20.0,
+        gates: str = "",
+        boot_id: str = BOOT,
     ) -> AsyncIterator[DomainAgent]:
         """An agent that has been started and knows its clique; stopped in order at the end."""
         await self.it.node(self.name)
         agent = DomainAgent(
-            parse_domain_options(self._arguments(), environ={}, version="test"),
+            parse_domain_options([*self._arguments(), *flags], environ={}, version="test"),
             api=self.it.recorded,
             machine=self.hardware.machine,
             gates=FeatureGates.parse(gates),
