@@ -60,14 +60,18 @@ async def _hold_for_a_while(agent: NodeClaims, *claims: str) -> None:
 
 _keepers: set[asyncio.Task[None]] = set()
 TROUBLES = {each.__name__: each for each in (nothing, api_fails_once, busy_here, busy_elsewhere)}
+CASES = [
+    *((kind, "nothing") for kind in step_kinds()),
+    *(("time_slice", trouble) for trouble in TROUBLES if trouble != "nothing"),
+]
+"""Trouble comes before the first step, of whatever kind."""
 WHO = {"caller": "caller", "work": "{operation} {ref}"}
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("trouble", TROUBLES)
+@pytest.mark.parametrize(("kind", "trouble"), CASES)
 @pytest.mark.parametrize("who", WHO)
 @pytest.mark.parametrize("operation", ["prepare", "unprepare"])
-@pytest.mark.parametrize("kind", step_kinds())
 async def test_a_call_cancelled_at_each_of_its_awaits(
     kind: str, operation: str, who: str, trouble: str, tmp_path: Path
 ) -> None:
