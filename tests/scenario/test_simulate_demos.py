@@ -31,3 +31,9 @@ def test_a_demo_keeps_its_promise(spec: Spec) -> None:
 def test_the_reason_for_not_taking_a_gpu_names_the_selector() -> None:
     done = simulate("--profile", "a100-80gb", DEMOS / "by-attribute.yaml")
     assert 'architecture == "Hopper"' in done.pods["pod"]["reason"]
+
+
+def test_the_cluster_that_the_users_kubeconfig_names_is_left_alone() -> None:
+    """Agents would take it for theirs, and publish simulated GPUs there."""
+    done = simulate(DEMOS / "own-gpus.yaml", KUBECONFIG="/nowhere/kubeconfig")
+    assert done.status == 0, done.errors

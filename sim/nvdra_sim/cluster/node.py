@@ -35,7 +35,9 @@ class ApiAccess:
     service_account_dir: Path
 
     def environ(self) -> dict[str, str]:
+        """Without the kubeconfig of whoever runs the simulator: it is of another cluster."""
         return {
+            "KUBECONFIG": "",
             "KUBERNETES_SERVICE_HOST": self.host,
             "KUBERNETES_SERVICE_PORT": str(self.port),
         }

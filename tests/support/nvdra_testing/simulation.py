@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -40,11 +41,19 @@ class Simulated:
         return migs or found
 
 
-def simulate(*arguments: str | Path, text: str | None = None, timeout_s: float = 120) -> Simulated:
+def simulate(
+    *arguments: str | Path, text: str | None = None, timeout_s: float = 120, **variables: str
+) -> Simulated:
     """Run `nvdra simulate --json ARGUMENTS`; `text` is its standard input."""
     command = [sys.executable, "-m", "nvdra_cli.main", "simulate", "--json", *map(str, arguments)]
     done = subprocess.run(
-        command, input=text, capture_output=True, text=True, timeout=timeout_s, check=False
+        command,
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+        env={**os.environ, **variables},
     )
     document = json.loads(done.stdout) if done.stdout else {"pods": []}
     pods = {pod["name"]: pod for pod in document["pods"]}
