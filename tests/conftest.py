@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 # Asking the policy for a loop before any test made one would create a loop that nobody closes:
 # pytest-asyncio asks, and the warning about it would fail the run.
 asyncio.set_event_loop(None)
+
+# Who runs the tests in the background has these ignored, and programs inherit that: tests of what
+# an interrupted program does would wait for ever.
+for _number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(_number) == signal.SIG_IGN:
+        signal.signal(_number, signal.SIG_DFL)
 
 # No test judges by the clock: hypothesis would blame the example that a busy machine met.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])

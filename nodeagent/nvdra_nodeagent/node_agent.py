@@ -105,7 +105,12 @@ class NodeAgent:
                 patience_s=SWEEP_PATIENCE_S,
             ),
             Duty("reporter", self.reports.run, last_turn_s=self.reports.last_turn_s),
-            Duty("verifier", self.claims.keep_verified, in_role=True),
+            Duty(
+                "verifier",
+                self.claims.keep_verified,
+                in_role=True,
+                last_turn_s=self.claims.last_verify_s,
+            ),
             Duty(
                 "undertaker",
                 self.claims.keep_finished,

@@ -196,6 +196,10 @@ class NodeClaims(ClaimService):
         """When what was put off was last looked at, on the loop's clock; 0 before that."""
         return self._keepers.undertaker.last_turn_s
 
+    def last_verify_s(self) -> float:
+        """When the verifier last came round, on the loop's clock; 0 before that."""
+        return self._keepers.verifier.last_turn_s
+
     def tombstones(self) -> int:
         """Claims that are gone and had something left to undo, at the last look."""
         return self._keepers.undertaker.left

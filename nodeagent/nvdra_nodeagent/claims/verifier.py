@@ -77,6 +77,7 @@ class Verifier:
         self._woken = asyncio.Event()
         self._verified = ""
         self._told: dict[str, str] = {}
+        self.last_turn_s = 0.0
 
     def wake(self) -> None:
         """The hardware or the driver has changed. In the loop only."""
@@ -87,6 +88,7 @@ class Verifier:
         while claims wait."""
         retry_s = _FIRST_RETRY_S
         while True:
+            self._turn()
             try:
                 is_done = await self._round()
             except Exception:  # the root of this task: the next round may do better
@@ -100,6 +102,10 @@ class Verifier:
                 async with asyncio.timeout(pause_s * random.uniform(1 - _JITTER, 1 + _JITTER)):
                     await self._woken.wait()
             self._woken.clear()
+
+    def _turn(self) -> None:
+        """`last_turn_s`, on the loop's clock: each round, and each claim of one."""
+        self.last_turn_s = asyncio.get_running_loop().time()
 
     async def _round(self) -> bool:
         """Look whether there is something to do, and do it; whether nothing is left to do."""
@@ -148,6 +154,7 @@ class Verifier:
         async def in_turn(record: Record) -> None:
             async with turns:
                 await self._verify_one(record, report)
+                self._turn()
 
         async with asyncio.TaskGroup() as group:
             for record in await self._records(report):
