@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 from nvdra_nodeagent import __version__
-from nvdra_nodeagent.program.options import FLAGS, NO_EFFECT, Options, parse_options
+from nvdra_nodeagent.program.options import (
+    FLAGS,
+    NO_EFFECT,
+    Options,
+    option_variables,
+    parse_options,
+)
 
 
 def parse(*argv: str, **environ: str) -> Options:
@@ -76,3 +82,9 @@ def test_help_names_every_flag_and_its_variable(capsys: pytest.CaptureFixture[st
     for flag in FLAGS:
         assert f"--{flag.name}" in text
         assert flag.variables[0] in text
+
+
+@pytest.mark.parametrize("name", ["NODE_NAME", "KUBECONFIG", "LOG_VERBOSITY", "FEATURE_GATES"])
+def test_it_is_known_which_variables_set_options(name: str) -> None:
+    assert name in option_variables()
+    assert "PATH" not in option_variables()

@@ -37,3 +37,17 @@ def test_the_cluster_that_the_users_kubeconfig_names_is_left_alone() -> None:
     """Agents would take it for theirs, and publish simulated GPUs there."""
     done = simulate(DEMOS / "own-gpus.yaml", KUBECONFIG="/nowhere/kubeconfig")
     assert done.status == 0, done.errors
+
+
+def test_variables_of_the_users_shell_set_no_options_of_agents() -> None:
+    """Some of them are commonplace: charts set them in pods, from which people run things too."""
+    done = simulate(
+        DEMOS / "own-gpus.yaml",
+        ROLLING_UPDATE="true",
+        POD_UID="/",
+        HTTP_ENDPOINT="nowhere",
+        FEATURE_GATES="NoSuchGate=true",
+        LOG_VERBOSITY="loud",
+        CONSUMABLE_SHARES="4",
+    )
+    assert done.status == 0, done.errors

@@ -309,6 +309,12 @@ def make_parser(
     return parser
 
 
+def option_variables() -> frozenset[str]:
+    """Every environment variable that sets an option of all programs."""
+    named = (name for flag in FLAGS for name in flag.variables)
+    return frozenset(("CONSUMABLE_SHARES", "LOG_VERBOSITY", *named))
+
+
 def _from_environment(flag: Flag, environ: Mapping[str, str]) -> str:
     return next((environ[name] for name in flag.variables if environ.get(name)), flag.default)
 

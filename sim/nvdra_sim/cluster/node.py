@@ -6,10 +6,12 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nvdra_nodeagent.program.options import option_variables
 from nvdra_sim.cluster.agent_process import AgentProcess
 from nvdra_sim.cluster.kubelet import Kubelet
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from nvdra_kube.api import KubeApi
@@ -41,6 +43,12 @@ class ApiAccess:
             "KUBERNETES_SERVICE_HOST": self.host,
             "KUBERNETES_SERVICE_PORT": str(self.port),
         }
+
+    def environ_in(self, shell: Mapping[str, str]) -> dict[str, str]:
+        """For an agent started from there; variables that set its options are left out."""
+        options = option_variables()
+        kept = {name: value for name, value in shell.items() if name not in options}
+        return {**kept, **self.environ()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +118,6 @@ class SimulatedNode:
                 *("--service-account-dir", str(access.service_account_dir)),
                 *("--feature-gates", feature_gates),
             ],
-            environ={**os.environ, **access.environ()},
+            environ=access.environ_in(os.environ),
             log_file=self.directories.agent_log,
         )

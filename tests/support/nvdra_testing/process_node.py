@@ -125,7 +125,7 @@ class ProcessNode:
                 *("--service-account-dir", str(access.service_account_dir)),
                 *flags,
             ],
-            environ={**os.environ, **access.environ()},
+            environ=access.environ_in(os.environ),
             log_file=self.directories.agent_log,
             wrapper=wrapper,
         )
