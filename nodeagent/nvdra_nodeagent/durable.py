@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import secrets
+import shutil
 import time
 from typing import TYPE_CHECKING
 
@@ -92,6 +93,15 @@ def remove_with_temporaries(path: Path) -> bool:
     """
     sweep_temporaries(path.parent, older_than_s=0.0, of_files=f"{path.name}.")
     return remove_durably(path)
+
+
+def make_room(path: Path) -> None:
+    """Remove a directory at `path`: it can neither be replaced by a file nor unlinked.
+
+    :raises OSError: it cannot be removed.
+    """
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
 
 
 def sweep_temporaries(directory: Path, *, older_than_s: float, of_files: str = "") -> list[Path]:

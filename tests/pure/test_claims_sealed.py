@@ -102,6 +102,32 @@ def test_what_is_no_ordinary_file_is_damaged(files: SealedFiles[Note], make: obj
         files.read("one")
 
 
+def test_what_is_set_aside_replaces_even_a_directory(
+    files: SealedFiles[Note], tmp_path: Path
+) -> None:
+    (files.directory / "one.json" / "inside").mkdir(parents=True)
+    files.set_aside("one", "a directory")
+    (files.directory / "one.json").write_bytes(b"x")
+    files.set_aside("one", "because")
+    assert (tmp_path / "quarantine" / "notes.one.json").read_bytes() == b"x"
+
+
+def test_a_directory_set_aside_goes_with_its_file(files: SealedFiles[Note], tmp_path: Path) -> None:
+    (files.directory / "one.json" / "inside").mkdir(parents=True)
+    files.set_aside("one", "a directory")
+    files.remove("one")
+    assert list((tmp_path / "quarantine").iterdir()) == []
+
+
+def test_it_is_known_what_was_set_aside(files: SealedFiles[Note], tmp_path: Path) -> None:
+    assert files.names_set_aside() == []
+    files.write("one", NOTE)
+    files.set_aside("one", "because")
+    (tmp_path / "quarantine" / "other.one.json").touch()
+    assert (files.names_set_aside(), files.names()) == (["one"], [])
+    assert (files.is_set_aside("one"), files.is_set_aside("two")) == (True, False)
+
+
 def test_a_quarantine_that_cannot_be_made_is_named(
     files: SealedFiles[Note], tmp_path: Path
 ) -> None:

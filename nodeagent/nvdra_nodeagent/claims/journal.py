@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
@@ -26,6 +25,7 @@ from nvdra_nodeagent.claims.seal import (
     read_sealed,
 )
 from nvdra_nodeagent.durable import (
+    make_room,
     remove_durably,
     remove_with_temporaries,
     write_durably,
@@ -122,7 +122,7 @@ class Journal:
             target = self._quarantined_path(uid)
             with contextlib.suppress(FileNotFoundError):  # the other agent was quicker
                 self._path(uid).lstat()
-                _make_room(target)
+                make_room(target)
                 self._path(uid).replace(target)
         except OSError as error:
             raise NodeFault(
@@ -166,7 +166,7 @@ class Journal:
         with contextlib.suppress(OSError):  # the reason is for people only
             target.with_suffix(REASON_SUFFIX).unlink()
         with contextlib.suppress(OSError):  # if it stays, removing the file tells why
-            _make_room(target)
+            make_room(target)
         remove_durably(target)
 
     def _say_why(self, uid: str, reason: str) -> None:
@@ -193,12 +193,6 @@ def _fence_note(fence: Fence) -> bytes:
     held = [{"request": "", "device": name} for name in fence.devices]
     note["devices"] = [*held, *({"request": "", "device": n, "admin": True} for n in fence.free)]
     return msgspec.json.encode(note)
-
-
-def _make_room(target: Path) -> None:
-    """A directory can neither be replaced by a file nor unlinked."""
-    if target.is_dir() and not target.is_symlink():
-        shutil.rmtree(target)
 
 
 def _stamp(status: os.stat_result) -> Stamp:

@@ -13,7 +13,12 @@ import msgspec
 import structlog
 
 from nvdra_nodeagent.claims.seal import REASON_SUFFIX, SUFFIX, Seal, read_sealed
-from nvdra_nodeagent.durable import remove_with_temporaries, storage_error, write_durably
+from nvdra_nodeagent.durable import (
+    make_room,
+    remove_with_temporaries,
+    storage_error,
+    write_durably,
+)
 from nvdra_nodeagent.errors import NodeFault
 
 if TYPE_CHECKING:
@@ -42,17 +47,16 @@ class SealedFiles(Generic[ContentT]):
 
     def names(self) -> list[str]:
         """Sorted; none while there is no directory."""
-        try:
-            found = os.listdir(self.directory)  # noqa: PTH208 - on the claim path
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        except OSError as error:
-            raise storage_error("list", self.directory, error) from error
-        return sorted(
-            name.removesuffix(SUFFIX)
-            for name in found
-            if name.endswith(SUFFIX) and not name.startswith(".")
-        )
+        return _names_in(self.directory)
+
+    def names_set_aside(self) -> list[str]:
+        """Those of which a damaged file lies in the quarantine, sorted."""
+        prefix = f"{self.directory.name}."
+        found = _names_in(self._quarantine)
+        return [name.removeprefix(prefix) for name in found if name.startswith(prefix)]
+
+    def is_set_aside(self, name: str) -> bool:
+        return os.path.lexists(self._set_aside_path(name))
 
     def read(self, name: str) -> ContentT | None:
         """None when there is no file. :raises Damaged: there is one that cannot be used."""
@@ -68,6 +72,7 @@ class SealedFiles(Generic[ContentT]):
         remove_with_temporaries(self._path(name))
         for path in (self._set_aside_path(name), self._reason_path(name)):
             with contextlib.suppress(OSError):
+                make_room(path)
                 path.unlink()
 
     def set_aside(self, name: str, reason: str) -> None:
@@ -77,6 +82,8 @@ class SealedFiles(Generic[ContentT]):
         try:
             self._quarantine.mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(FileNotFoundError):  # the other agent was quicker
+                self._path(name).lstat()
+                make_room(target)
                 self._path(name).replace(target)
         except OSError as error:
             raise NodeFault(
@@ -96,3 +103,17 @@ class SealedFiles(Generic[ContentT]):
 
     def _reason_path(self, name: str) -> Path:
         return self._quarantine / f"{self.directory.name}.{name}{REASON_SUFFIX}"
+
+
+def _names_in(directory: Path) -> list[str]:
+    try:
+        found = os.listdir(directory)  # noqa: PTH208 - on the claim path
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise storage_error("list", directory, error) from error
+    return sorted(
+        name.removesuffix(SUFFIX)
+        for name in found
+        if name.endswith(SUFFIX) and not name.startswith(".")
+    )
