@@ -502,13 +502,6 @@ _START: Final = (
         "The port of the liveness service is taken.",
         "Give `--healthcheck-port` another one.",
     ),
-    Reason(
-        "HttpEndpointUnusable",
-        Kind.START,
-        Actor.NODE,
-        "The address for metrics and health cannot be used.",
-        "Give `--http-endpoint` a free HOST:PORT.",
-    ),
 )
 
 _NOTICES: Final = (

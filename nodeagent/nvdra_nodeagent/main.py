@@ -22,6 +22,7 @@ from nvdra_api.names import GPU_DRIVER
 from nvdra_kube.errors import ApiError, ConfigurationError
 from nvdra_kube.logs import configure
 from nvdra_kube.session import KubeSession
+from nvdra_kube.stacks import dump_on_signal
 from nvdra_nodeagent import __version__
 from nvdra_nodeagent.agent import GpuAgent
 from nvdra_nodeagent.errors import AgentError
@@ -29,7 +30,6 @@ from nvdra_nodeagent.hardware.real import real_machine
 from nvdra_nodeagent.kubelet.names import kubelet_takes_several
 from nvdra_nodeagent.program.metrics import DEVICE_TYPES, AgentMetrics
 from nvdra_nodeagent.program.options import Options, parse_options
-from nvdra_nodeagent.program.stacks import dump_on_signal
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -126,7 +126,8 @@ class NodeAgent:
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set; then leave in order: role, sockets, running claims, the rest.
 
-        Raises `AgentError` when a socket, a port or the state directory cannot be had.
+        Raises `AgentError` when a socket, a port or the state directory cannot be had, and
+        `ConfigurationError` when the address for metrics cannot.
         """
         for gate in self._gates.without_effect():
             log.warning("feature gate has no effect in this version", gate=gate)
@@ -174,7 +175,7 @@ class NodeAgent:
             await stack.enter_async_context(service.served(port=self._options.healthcheck_port))
         if self._options.http_endpoint:
             # Here, not above: a web server costs 30 ms and 2 MiB where nobody asks for it.
-            from nvdra_nodeagent.program.endpoints import http_endpoint
+            from nvdra_kube.endpoints import http_endpoint
 
             endpoint = http_endpoint(
                 self._options.http_endpoint,

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from nvdra_kube.access import in_cluster_access
+from nvdra_kube.endpoints import http_endpoint
 from nvdra_kube.errors import ApiError, ConfigurationError
 from nvdra_kube.kubeconfig import load_access
 from nvdra_kube.logs import configure
 from nvdra_kube.session import KubeSession
+from nvdra_kube.stacks import dump_on_signal
 from nvdra_operator import __version__
-from nvdra_operator.endpoints import http_endpoint
 from nvdra_operator.lifecycle import MirrorLifecycle
 from nvdra_operator.metrics import ControllerMetrics
 from nvdra_operator.options import Options, parse_options
 from nvdra_operator.program import Program
-from nvdra_operator.stacks import dump_on_signal
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -5,8 +5,9 @@ from __future__ import annotations
 import aiohttp
 import pytest
 
-from nvdra_nodeagent.errors import Permanent, Retryable
-from nvdra_nodeagent.program.endpoints import http_endpoint
+from nvdra_kube.endpoints import http_endpoint
+from nvdra_kube.errors import ConfigurationError
+from nvdra_nodeagent.errors import Retryable
 from nvdra_nodeagent.program.metrics import AgentMetrics
 from nvdra_testing.claims import a_ref
 
@@ -66,7 +67,7 @@ async def test_a_probe_answers_with_what_is_wrong() -> None:
 
 @pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:99999"])
 async def test_an_unusable_address_is_named(address: str) -> None:
-    with pytest.raises(Permanent, match=address):
+    with pytest.raises(ConfigurationError, match=address):
         async with http_endpoint(
             address,
             metrics_path="",

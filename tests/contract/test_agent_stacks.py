@@ -8,7 +8,7 @@ import signal
 import threading
 from typing import TYPE_CHECKING
 
-from nvdra_nodeagent.program.stacks import dump_on_signal, write_stacks
+from nvdra_kube.stacks import dump_on_signal, write_stacks
 from nvdra_testing.agent import until
 
 if TYPE_CHECKING:

@@ -181,7 +181,7 @@ async def test_stacks_are_written_on_a_signal_and_the_program_goes_on(tmp_path: 
         await running.said("controller started")
         running.process.send_signal(signal.SIGUSR2)
         await running.said("stacks written")
-        dump = (tmp_path / "nvdra-controller-stacks.dump").read_text()
+        dump = (tmp_path / "nvdra-stacks.dump").read_text()
         assert "Task mirror" in dump
         assert "Thread" in dump
         assert (await running.fetch("/healthz"))[0] == 200
