@@ -110,6 +110,13 @@ def test_the_rest_of_a_damaged_file_still_names_claim_devices_and_gpus() -> None
     assert fence.gpu_uuids == (gpu_uuid(0), gpu_uuid(1))
 
 
+def test_nothing_is_salvaged_from_the_whole_record_of_another_claim() -> None:
+    other = "11111111-2222-3333-4444-555555555555"
+    fence = salvage(other, Damaged("of another claim", data=DATA))
+    assert (fence.claim, fence.devices, fence.gpu_uuids) == (None, (), ())
+    assert salvage(UID, Damaged("could not be read", data=DATA)).devices == ("gpu-0", "gpu-1")
+
+
 def test_nothing_is_salvaged_from_nothing() -> None:
     fence = salvage(UID, damage(b""))
     assert (fence.claim, fence.devices, fence.gpu_uuids) == (None, (), ())

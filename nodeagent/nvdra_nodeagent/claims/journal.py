@@ -68,7 +68,9 @@ def decode(data: bytes, *, uid: str) -> Record:
 
 
 def salvage(uid: str, damage: Damaged) -> Fence:
-    """What a damaged file still says of its claim."""
+    """What a damaged file still says of its claim; nothing, if it is whole and of another one."""
+    if _is_of_another(uid, damage.data):
+        return Fence(uid=uid, reason=damage.reason)
     parts = damage.data.split(_DEVICE_START)
     held = b"".join(part for part in parts if _ADMIN not in part)
     free = b"".join(part for part in parts if _ADMIN in part)
@@ -82,6 +84,12 @@ def salvage(uid: str, damage: Damaged) -> Fence:
         newer=damage.newer,
         free=_names(_SALVAGED_DEVICE, free),
     )
+
+
+def _is_of_another(uid: str, data: bytes) -> bool:
+    with contextlib.suppress(Damaged):
+        return _seal.open(data, _decode_record).claim.uid != uid
+    return False
 
 
 def _names(pattern: re.Pattern[bytes], data: bytes) -> tuple[str, ...]:
