@@ -55,7 +55,7 @@ class Effects(RuleBasedStateMachine):
         effects = GpuEffects(
             self.root / "state",
             settings={TimeSliceStep: self.gpus},
-            records=lambda: self.records.values(),
+            holdings=lambda: self.records.values(),
             boot_id=f"boot {self.boots}",
             driver_load=lambda: "load",
         )

@@ -73,16 +73,16 @@ def open_books(
         traces=cdi,
         on_quarantine=lambda fence: on_damage("record", fence.uid, fence.reason, fence.claim),
     )
+    tombstones = Tombstones(
+        state_dir, on_quarantine=lambda uid, reason: on_damage("tombstone", uid, reason, None)
+    )
     effects = GpuEffects(
         state_dir,
         settings=settings,
-        records=ledger.records,
+        holdings=lambda: (*ledger.records(), *tombstones.all()),
         boot_id=node.boot_id,
         driver_load=lambda: node.inventory().driver_load,
         on_quarantine=lambda name, reason: on_damage("effect", name, reason, None),
-    )
-    tombstones = Tombstones(
-        state_dir, on_quarantine=lambda uid, reason: on_damage("tombstone", uid, reason, None)
     )
     executor = Executor(
         ledger,
@@ -90,6 +90,7 @@ def open_books(
         effects=effects,
         tombstones=tombstones,
         boot_id=node.boot_id,
+        inventory=node.inventory,
     )
     directories = (journal.directory, journal.quarantine_directory)
     return Books(

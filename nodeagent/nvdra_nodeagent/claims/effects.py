@@ -5,7 +5,9 @@ hold a reference. It is durable before the hardware is touched and goes after it
 is changed under its GPU's lock only; so after a crash anywhere, repeating the call finishes it.
 
 An effect from before a boot or a load of the driver is *unverified*: the hardware is looked at, and
-what did not outlive it is forgotten. A lost or damaged file is rebuilt from the records of claims.
+what did not outlive it is forgotten. A lost or damaged file is rebuilt from the steps of records
+and tombstones; if they do not tell of it either, an *unknown holder* keeps the GPU fenced until the
+default is restored.
 """
 
 from __future__ import annotations
@@ -15,48 +17,31 @@ from typing import TYPE_CHECKING
 import msgspec
 import structlog
 
+from nvdra_nodeagent.claims.effect import (
+    Effect,
+    gpu_of,
+    is_unknown,
+    name_of,
+    rebuilt,
+    unknown_holder,
+)
 from nvdra_nodeagent.claims.record import Fence
 from nvdra_nodeagent.claims.seal import Damaged
 from nvdra_nodeagent.claims.sealed import SealedFiles
 from nvdra_nodeagent.errors import NodeFault, Retryable
 from nvdra_nodeagent.hardware.errors import NotFound
 from nvdra_nodeagent.steps.registry import kind_of
-from nvdra_nodeagent.steps.shared import Value, hardware_asked
+from nvdra_nodeagent.steps.shared import hardware_asked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from nvdra_nodeagent.claims.record import Record
+    from nvdra_nodeagent.claims.effect import Holding
     from nvdra_nodeagent.steps.registry import SharedStep
-    from nvdra_nodeagent.steps.shared import GpuSetting
+    from nvdra_nodeagent.steps.shared import GpuSetting, Value
 
 log = structlog.get_logger(__name__)
-
-
-class Effect(msgspec.Struct, frozen=True):
-    """A setting of a GPU that claims hold. `found` lacks parts that the driver did not tell.
-
-    `boot_id` and `driver_load` say when it was last known to be there. `leaving`: the last holder
-    has begun to restore what was found, so some of it may be restored.
-    """
-
-    kind: str
-    gpu_uuid: str
-    found: Value
-    value: Value
-    holders: tuple[str, ...]
-    boot_id: str
-    driver_load: str
-    leaving: bool = False
-
-    @property
-    def name(self) -> str:
-        return f"{self.kind}.{self.gpu_uuid}"
-
-    def without(self, holder: str) -> Effect:
-        rest = tuple(uid for uid in self.holders if uid != holder)
-        return msgspec.structs.replace(self, holders=rest)
 
 
 class GpuEffects:
@@ -67,17 +52,18 @@ class GpuEffects:
         state_dir: Path,
         *,
         settings: Mapping[type[SharedStep], GpuSetting],
-        records: Callable[[], Iterable[Record]],
+        holdings: Callable[[], Iterable[Holding]],
         boot_id: str,
         driver_load: Callable[[], str],
         on_quarantine: Callable[[str, str], None] = lambda name, reason: None,
     ) -> None:
-        """`on_quarantine` is told name and reason of a damaged file, in the calling thread."""
+        """`holdings` are all records and tombstones. `on_quarantine` is told name and reason of a
+        damaged file, in the calling thread."""
         self._files = SealedFiles(
             state_dir / "effects", quarantine=state_dir / "quarantine", type_=Effect
         )
         self._settings = {kind_of(step): setting for step, setting in settings.items()}
-        self._records = records
+        self._holdings = holdings
         self._boot_id = boot_id
         self._driver_load = driver_load
         self._on_quarantine = on_quarantine
@@ -91,7 +77,7 @@ class GpuEffects:
 
         Otherwise as `SharedEffects`.
         """
-        before = self._current(step)
+        before = self._current(name_of(step))
         if before:
             _check_conflict(before, step)
         with hardware_asked(f"set {kind_of(type(step))} of GPU {step.gpu_uuid}"):
@@ -102,9 +88,10 @@ class GpuEffects:
         if before is None:
             known = found = setting.look(step.gpu_uuid)
             holders: set[str] = set()
+            _tell_of_strange(found, step)
         else:
             known, found = self._verified(before, setting)
-            holders = set(before.holders)
+            holders = {uid for uid in before.holders if not is_unknown(uid)}
         after = Effect(
             kind=kind_of(type(step)),
             gpu_uuid=step.gpu_uuid,
@@ -123,12 +110,12 @@ class GpuEffects:
         return found
 
     def drop(self, step: SharedStep) -> None:
-        effect = self._current(step)
+        effect = self._current(name_of(step))
         if effect and step.claim_uid in effect.holders:
             self._drop(effect, step.claim_uid)
 
     def is_held(self, step: SharedStep, *, found: Value) -> bool:
-        effect = self._current(step)
+        effect = self._current(name_of(step))
         return (
             effect is not None
             and step.claim_uid in effect.holders
@@ -139,9 +126,17 @@ class GpuEffects:
 
     def drop_strays(self, uid: str) -> None:
         """As `drop`, for whatever the claim holds here: its own record does not tell any more."""
-        for effect in self._readable():
-            if uid in effect.holders:
-                self._drop(effect, uid)
+        for seen in self._readable():
+            if uid in seen.holders:
+                effect = self._current(seen.name)
+                if effect and uid in effect.holders:
+                    self._drop(effect, uid)
+
+    def set_aside_damaged(self, gpu_uuids: Iterable[str]) -> None:
+        """With the GPUs locked: what was left of the damaged files counts from now on."""
+        for uuid in gpu_uuids:
+            for kind in self._settings:
+                self._current(f"{kind}.{uuid}")
 
     def gpus_held_by(self, uid: str) -> frozenset[str]:
         """The GPUs to lock for `drop_strays`."""
@@ -158,7 +153,7 @@ class GpuEffects:
         return tuple(
             Fence(
                 uid=uid,
-                reason=f"its {effect.kind} setting is not undone yet",
+                reason=_why(effect, uid),
                 gpu_uuids=(effect.gpu_uuid,),
             )
             for effect in self._readable(names)
@@ -171,6 +166,12 @@ class GpuEffects:
         if rest.holders:
             self._files.write(rest.name, rest)
             return
+        if is_unknown(holder):
+            log.warning(
+                "value found before is lost, default restored",
+                kind=effect.kind,
+                gpu=effect.gpu_uuid,
+            )
         if not effect.leaving:
             effect = msgspec.structs.replace(effect, leaving=True)
             self._files.write(effect.name, effect)
@@ -213,66 +214,83 @@ class GpuEffects:
     def _is_verified(self, effect: Effect) -> bool:
         return (effect.boot_id, effect.driver_load) == (self._boot_id, self._driver_load())
 
-    def _current(self, step: SharedStep) -> Effect | None:
+    def _current(self, name: str) -> Effect | None:
         """With the GPU locked. :raises NodeFault: a later version of the agent wrote it."""
-        name = f"{kind_of(type(step))}.{step.gpu_uuid}"
         try:
             effect = self._files.read(name)
         except Damaged as damage:
             if damage.newer:
                 raise NodeFault(
                     "EffectTooNew",
-                    f"the state of GPU {step.gpu_uuid} was written by a later version of the "
-                    f"agent: {name}: {damage.reason}",
+                    f"the state of GPU {name.partition('.')[2]} was written by a later version of "
+                    f"the agent: {name}: {damage.reason}",
                     hint="install that version again, at least until its pods have ended",
                 ) from damage
             self._files.set_aside(name, damage.reason)
             self._on_quarantine(name, damage.reason)
-            return self._rebuilt(step, begun_only=False)
-        return effect or self._rebuilt(step, begun_only=True)
+            return self._lost(name)
+        if effect is None and self._files.is_set_aside(name):
+            return self._lost(name)
+        return effect or rebuilt(name, self._holdings(), was_there=False)
 
-    def _rebuilt(self, step: SharedStep, *, begun_only: bool) -> Effect | None:
-        """From the records. Without a file, only what a record says to be there was there."""
-        entries = [
-            (entry.step, entry.result)
-            for record in self._records()
-            for entry in record.steps
-            if type(entry.step) is type(step) and entry.step.gpu_uuids == step.gpu_uuids
-            if entry.result is not None or not begun_only
-        ]
-        if not entries:
-            return None
-        results = [result for _, result in entries if result is not None]
-        held = [held for held, _ in entries]
+    def _lost(self, name: str) -> Effect:
+        """What is known of an effect whose file was damaged. Where no step tells what was found,
+        the default is restored: anything else may be what a claim has set."""
+        if effect := rebuilt(name, self._holdings(), was_there=True):
+            return effect
+        kind, _, gpu_uuid = name.partition(".")
         return Effect(
-            kind=kind_of(type(step)),
-            gpu_uuid=step.gpu_uuid,
-            found={part: int(value) for part, value in (results or [{}])[0].items()},
-            value=held[0].value,
-            holders=tuple(sorted(each.claim_uid for each in held)),
-            boot_id="",
-            driver_load="",
+            kind=kind,
+            gpu_uuid=gpu_uuid,
+            found={},
+            value=dict.fromkeys(self._settings[kind].parts, 0),
+            holders=(unknown_holder(name),),
+            boot_id=self._boot_id,
+            driver_load=self._driver_load(),
         )
 
     def _readable(self, names: Iterable[str] | None = None) -> Iterator[Effect]:
-        """Without locks: damaged files, and those of unknown kinds, are left to whoever has one."""
-        for name in self._files.names() if names is None else names:
-            try:
-                effect = self._files.read(name)
-            except Damaged:
-                continue
-            if effect and effect.kind in self._settings:
+        """Without locks: damaged files are left in place, what cannot be known is left out."""
+        if names is None:
+            names = sorted({*self._files.names(), *self._files.names_set_aside()})
+        for name in names:
+            if gpu_of(name, kinds=self._settings) and (effect := self._peek(name)):
                 yield effect
+
+    def _peek(self, name: str) -> Effect | None:
+        try:
+            effect = self._files.read(name)
+        except Damaged as damage:
+            return None if damage.newer else self._lost(name)
+        return self._lost(name) if effect is None and self._files.is_set_aside(name) else effect
+
+
+def _why(effect: Effect, holder: str) -> str:
+    if is_unknown(holder):
+        return f"who has set its {effect.kind} is lost, and the default is not restored yet"
+    return f"its {effect.kind} setting is not undone yet"
 
 
 def _check_conflict(effect: Effect, step: SharedStep) -> None:
-    others = [uid for uid in effect.holders if uid != step.claim_uid]
+    others = [uid for uid in effect.holders if uid != step.claim_uid and not is_unknown(uid)]
     if others and effect.value != step.value:
         raise Retryable(
             "EffectConflict",
             f"{effect.kind} of GPU {step.gpu_uuid} cannot be set to {_shown(step.value)}: "
             f"claim {others[0]} has it set to {_shown(effect.value)}",
             hint="use the same sharing settings for all claims that share a GPU",
+        )
+
+
+def _tell_of_strange(found: Value, step: SharedStep) -> None:
+    """It is restored in the end; if the state of an earlier claim was deleted, that is wrong."""
+    if any(found.values()):
+        log.warning(
+            "GPU found with a setting that no claim is known to have made",
+            claim=step.claim_uid,
+            kind=kind_of(type(step)),
+            gpu=step.gpu_uuid,
+            found=_shown(found),
         )
 
 

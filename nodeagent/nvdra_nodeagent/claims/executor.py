@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import structlog
 
+from nvdra_nodeagent.claims.effect import applied_earlier, is_unknown
 from nvdra_nodeagent.claims.model import ClaimRef
 from nvdra_nodeagent.claims.plan import Holdings
 from nvdra_nodeagent.claims.record import Record, StepEntry
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from nvdra_nodeagent.claims.model import PreparedDevice
     from nvdra_nodeagent.claims.plan import Plan, Study
     from nvdra_nodeagent.claims.record import Fence
+    from nvdra_nodeagent.inventory.model import Inventory
     from nvdra_nodeagent.steps.registry import StepHandlers
 
 log = structlog.get_logger(__name__)
@@ -67,12 +69,14 @@ class Executor:
         effects: GpuEffects,
         tombstones: Tombstones,
         boot_id: str,
+        inventory: Callable[[], Inventory],
     ) -> None:
         self._ledger = ledger
         self._handlers = handlers
         self._effects = effects
         self._tombstones = tombstones
         self._boot_id = boot_id
+        self._inventory = inventory
 
     def prepare(
         self,
@@ -102,13 +106,14 @@ class Executor:
         if record and self._is_current(record, claim):
             self._complete(record, study)
             return record.prepared()
-        plan = self._plan(study)
+        plan = self._plan(study, is_known=bool(record or self._ledger.fence(uid)))
         if record:
             log.info("earlier preparation replaced", claim=uid, boot_id=record.boot_id)
             self._undo(record)
+            entries = [StepEntry(step) for step in plan.steps]
         else:
-            self._effects.drop_strays(uid)  # held without a record that says so
-        return self._begin(claim, plan, is_abandoned).prepared()
+            entries = self._resumed(uid, plan)
+        return self._begin(claim, plan, entries, is_abandoned).prepared()
 
     def release(self, uid: str, *, locked: frozenset[str]) -> Released:
         """Undo everything of the claim, or leave a tombstone for what cannot be undone now.
@@ -154,8 +159,19 @@ class Executor:
         if tombstone:
             self._lay_to_rest(tombstone)
             return tombstone.claim
+        if is_unknown(uid) and self._may_be_held(touched):
+            self._effects.set_aside_damaged(touched)
+            return None  # until these claims are known again, or gone
         self._effects.drop_strays(uid)
         return ClaimRef("", "", uid) if touched else None
+
+    def _may_be_held(self, gpu_uuids: frozenset[str]) -> bool:
+        inventory = self._inventory()
+        return any(
+            extent.gpu_uuid in gpu_uuids
+            for fence in self._ledger.fences()
+            for extent in fence.extents(inventory)
+        )
 
     def verify(self, uid: str, *, locked: frozenset[str]) -> bool:
         """Look whether the claim's steps hold, and apply again those that do not; whether all did.
@@ -186,7 +202,7 @@ class Executor:
         try:
             self._mend(record)
         except NotYet:
-            self._plan(study)  # says so when waiting has become pointless
+            self._plan(study, is_known=True)  # says so when waiting has become pointless
             raise
 
     def _mend(self, record: Record) -> int:
@@ -201,19 +217,40 @@ class Executor:
                 mended += 1
         return mended
 
-    def _plan(self, study: Study) -> Plan:
+    def _plan(self, study: Study, *, is_known: bool) -> Plan:
+        """`is_known`: the claim was here before, and may be what an unknown holder stands for."""
         records = self._ledger.records()
         left = self._effects.fences(study.locks, known=(record.claim.uid for record in records))
+        if is_known:
+            left = tuple(fence for fence in left if not is_unknown(fence.uid))
         fences = (*self._ledger.fences(), *self._tombstones.fences(), *left)
         return study.plan(Holdings(records, fences))
 
-    def _begin(self, claim: AllocatedClaim, plan: Plan, is_abandoned: Callable[[], bool]) -> Record:
+    def _resumed(self, uid: str, plan: Plan) -> list[StepEntry]:
+        """Of a claim without a record: effects that it has are dropped, to be taken anew. Where its
+        files are there and an effect is not, both its notes of what was found are lost."""
+        held = self._effects.gpus_held_by(uid)
+        self._effects.drop_strays(uid)
+        if not self._ledger.left_files(uid):
+            return [StepEntry(step) for step in plan.steps]
+        return [
+            StepEntry(step) if step.gpu_uuids & held else applied_earlier(step)
+            for step in plan.steps
+        ]
+
+    def _begin(
+        self,
+        claim: AllocatedClaim,
+        plan: Plan,
+        entries: Sequence[StepEntry],
+        is_abandoned: Callable[[], bool],
+    ) -> Record:
         record = Record(
             claim=claim.ref,
             boot_id=self._boot_id,
             allocation=claim.fingerprint,
             devices=plan.devices,
-            steps=tuple(StepEntry(step) for step in plan.steps),
+            steps=tuple(entries),
         )
         self._ledger.commit(record)
         begun = 0

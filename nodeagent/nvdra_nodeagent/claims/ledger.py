@@ -96,6 +96,10 @@ class Ledger:
         with self._lock:
             return tuple(self._fences.values())
 
+    def left_files(self, uid: str) -> bool:
+        """Whether the claim has artefacts on the node: all before them was done once."""
+        return bool(self._traces.device_names(uid))
+
     # At a glance: for the event loop, which waits for nobody; a disk may hang under the lock.
     # What is being read anew at this moment may be missing. Each is one step of the interpreter.
 

@@ -18,10 +18,11 @@ import msgspec
 import structlog
 
 from nvdra_nodeagent.claims.allocation import parse_claim
+from nvdra_nodeagent.claims.effect import applied_earlier
 from nvdra_nodeagent.claims.model import ClaimRef
 from nvdra_nodeagent.claims.overlap import extent_of
 from nvdra_nodeagent.claims.plan import Holdings
-from nvdra_nodeagent.claims.record import Record, StepEntry
+from nvdra_nodeagent.claims.record import Record
 from nvdra_nodeagent.errors import AgentError, Permanent, Retryable
 
 if TYPE_CHECKING:
@@ -211,7 +212,7 @@ class Reconciler:
                 boot_id=self._boot_id,
                 allocation=claim.fingerprint,
                 devices=plan.devices,
-                steps=tuple(StepEntry(step) for step in plan.steps),
+                steps=tuple(map(applied_earlier, plan.steps)),
             )
         )
 

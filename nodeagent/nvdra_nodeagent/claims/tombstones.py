@@ -6,6 +6,7 @@ nobody until it is done.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -80,14 +81,14 @@ class Tombstones:
     def remove(self, uid: str) -> None:
         self._files.remove(uid)
 
-    def fences(self) -> tuple[Fence, ...]:
-        """Of all that can be read; the others still show in the effects."""
+    def all(self) -> tuple[Tombstone, ...]:
+        """All that can be read; the others still show in the effects."""
         found = []
         for uid in self.uids():
-            try:
-                tombstone = self._files.read(uid)
-            except Damaged:
-                continue
-            if tombstone:
-                found.append(tombstone.fence())
+            with contextlib.suppress(Damaged):
+                if tombstone := self._files.read(uid):
+                    found.append(tombstone)
         return tuple(found)
+
+    def fences(self) -> tuple[Fence, ...]:
+        return tuple(tombstone.fence() for tombstone in self.all())

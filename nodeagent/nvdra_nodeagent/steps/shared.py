@@ -29,6 +29,11 @@ class GpuSetting(Protocol):
     All may raise `HardwareError`; `NotFound` says that the driver does not have the GPU any more.
     """
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of all parts."""
+        ...
+
     def look(self, gpu_uuid: str) -> Value:
         """What it is now; without the parts that the driver does not tell."""
         ...

@@ -42,6 +42,8 @@ class TimeSliceStep(msgspec.Struct, frozen=True, tag_field="kind", tag="time_sli
 class TimeSliceSetting:
     """Time slice and compute mode of a GPU: a `GpuSetting`."""
 
+    parts: ClassVar[tuple[str, ...]] = (_COMPUTE_MODE, _TIME_SLICE)
+
     def __init__(self, nvml: Nvml, smi: NvidiaSmi) -> None:
         self._nvml = nvml
         self._smi = smi

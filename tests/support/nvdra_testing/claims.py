@@ -247,6 +247,8 @@ class FolderGpus:
     `failing` is raised by each call; `on_call` is told of it before, in the calling thread.
     """
 
+    parts = ("compute_mode", "time_slice")
+
     def __init__(self, root: Path) -> None:
         self.root = root
         self.failing: Exception | None = None
