@@ -133,7 +133,7 @@ def test_what_is_no_version_of_the_format_is_refused(data: bytes) -> None:
 @pytest.mark.parametrize(
     "puzzle",
     [
-        {"checkpointState": "PrepareAborted", "status": {}},
+        {"checkpointState": "PrepareForgotten", "status": {}},
         {"checkpointState": "PrepareCompleted", "status": {}, "preparedDevices": [{"devices": 3}]},
         {"status": {}},
         a_completed(a_group(a_gpu_device(), laterApplied=True)),
@@ -146,6 +146,15 @@ def test_a_claim_that_is_not_understood_is_a_puzzle_and_the_others_are_read(puzz
     checkpoint = decode_checkpoint(go_json({"checksum": 0, "v2": v2}))
     assert set(checkpoint.puzzles) == {"puzzle"}
     assert set(checkpoint.claims) == {UID, OTHER}
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+def test_an_aborted_claim_counts_only_where_its_state_may_be_damaged(sealed: bool) -> None:
+    aborted = {"checkpointState": "PrepareAborted", "status": {}}
+    data = a_checkpoint({UID: aborted}, boot_id=BOOT)
+    checkpoint = decode_checkpoint(data if sealed else data.replace(b"{}", b'{"a":1}'))
+    assert checkpoint.sealed is sealed
+    assert (UID in checkpoint.claims) is not sealed
 
 
 def test_every_kind_of_device_is_told_apart() -> None:

@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 from msgspec import UNSET
 
 from nvdra_api import FeatureGates, GpuConfig
 from nvdra_api.configs import DEFAULT_INTERVAL, INTERVALS
-from nvdra_nodeagent.checkpoint.document import COMPLETED, Prepared, PreparedGpu, PreparedMig
+from nvdra_nodeagent.checkpoint.document import (
+    COMPLETED,
+    Prepared,
+    PreparedGpu,
+    PreparedMig,
+    PreparedPlace,
+)
 from nvdra_nodeagent.claims.allocation import parse_claim
 from nvdra_nodeagent.claims.model import ClaimRef
 from nvdra_nodeagent.claims.overlap import Extent, extent_of
@@ -53,7 +59,18 @@ class EarlierNode:
     inventory: Inventory = field(default_factory=Inventory)
 
 
-def convert(uid: str, entry: ClaimEntry, *, node: EarlierNode, sealed: bool) -> Record | Fence:
+class RecordMaker(Protocol):
+    """Makes the record of a claim whose prepare was completed.
+
+    :raises NotUnderstood: see there. :raises Permanent: its status is not of this node.
+    """
+
+    def __call__(self, uid: str, entry: ClaimEntry, node: EarlierNode) -> Record: ...
+
+
+def convert(
+    uid: str, entry: ClaimEntry, *, node: EarlierNode, sealed: bool, make: RecordMaker
+) -> Record | Fence:
     """Where the checkpoint's own checksum does not hold it is not `sealed`: any UUID in it may be
     another one's, and CDI files do not tell."""
     if not sealed:
@@ -61,14 +78,14 @@ def convert(uid: str, entry: ClaimEntry, *, node: EarlierNode, sealed: bool) -> 
     if entry.state != COMPLETED:
         return _fence(uid, entry, node, "its prepare by an earlier driver was not finished")
     try:
-        return _record(uid, entry, node)
+        return make(uid, entry, node)
     except (NotUnderstood, Permanent) as error:
         return _fence(uid, entry, node, f"prepared by an earlier driver: {error}")
 
 
-def _record(uid: str, entry: ClaimEntry, node: EarlierNode) -> Record:
-    """:raises NotUnderstood: see there. :raises Permanent: its status is not of this node."""
-    claim = _allocated(uid, entry, node)
+def gpu_record(uid: str, entry: ClaimEntry, node: EarlierNode) -> Record:
+    """A `RecordMaker`: of GPUs and MIG devices."""
+    claim = allocated(uid, entry, node)
     groups = entry.groups or ()
     prepared = dict(_prepared(groups))
     if {result.device for result in claim.results} != set(prepared):
@@ -85,7 +102,8 @@ def _record(uid: str, entry: ClaimEntry, node: EarlierNode) -> Record:
     )
 
 
-def _allocated(uid: str, entry: ClaimEntry, node: EarlierNode) -> AllocatedClaim:
+def allocated(uid: str, entry: ClaimEntry, node: EarlierNode) -> AllocatedClaim:
+    """The claim as its status has it. :raises Permanent: that is not of this node."""
     body = {"metadata": {"uid": uid}, "status": entry.status}
     return parse_claim(body, ref=_ref(uid, entry), driver=node.driver, pool=node.pool)
 
@@ -168,7 +186,7 @@ def _fence(uid: str, entry: ClaimEntry, node: EarlierNode, reason: str) -> Fence
     """With the devices of the allocation, and those that were prepared of it."""
     ref = _ref(uid, entry)
     try:
-        results = _allocated(uid, entry, node).results
+        results = allocated(uid, entry, node).results
     except Permanent:
         results = ()
     free = {result.device for result in results if result.admin}
@@ -178,7 +196,7 @@ def _fence(uid: str, entry: ClaimEntry, node: EarlierNode, reason: str) -> Fence
         uid=uid,
         reason=reason,
         devices=tuple(dict.fromkeys((*held, *(each.device.name for each in prepared)))),
-        gpu_uuids=tuple(dict.fromkeys(map(_gpu_uuid, prepared))),
+        gpu_uuids=tuple(dict.fromkeys(uuid for each in prepared if (uuid := _gpu_uuid(each)))),
         claim=ref if ref.name else None,
         free=tuple(sorted(free)),
     )
@@ -205,12 +223,14 @@ def _found(pattern: re.Pattern[bytes], text: bytes) -> tuple[str, ...]:
     return tuple(dict.fromkeys(match.decode() for match in pattern.findall(text)))
 
 
-def _devices(entry: ClaimEntry) -> Iterator[Prepared]:
+def _devices(entry: ClaimEntry) -> Iterator[Prepared | PreparedPlace]:
     for group in entry.groups or ():
         for each in group.devices or ():
-            if device := each.device():
+            if device := each.device() or each.place():
                 yield device
 
 
-def _gpu_uuid(device: Prepared) -> str:
+def _gpu_uuid(device: Prepared | PreparedPlace) -> str:
+    if isinstance(device, PreparedPlace):
+        return ""
     return device.concrete.parent_uuid if isinstance(device, PreparedMig) else device.info.uuid

@@ -10,16 +10,16 @@ below is that of the file: the checksums are over its bytes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from nvdra_nodeagent.checkpoint.checksum import checksum
 
-State: TypeAlias = Literal["PrepareStarted", "PrepareCompleted"]
-
 COMPLETED: Final = "PrepareCompleted"
+ABORTED: Final = "PrepareAborted"
+"""It was undone, and is remembered to refuse a prepare that comes late."""
 
 
 class KubeletDevice(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,25 +73,68 @@ class PreparedVfio(msgspec.Struct, frozen=True):
 Prepared: TypeAlias = PreparedGpu | PreparedMig | PreparedVfio
 
 
+class PlaceInfo(msgspec.Struct, frozen=True):
+    """The number in a device's name."""
+
+    id: int
+
+
+class PreparedChannel(msgspec.Struct, frozen=True):
+    """An IMEX channel of a ComputeDomain."""
+
+    info: PlaceInfo
+    device: KubeletDevice
+
+    @property
+    def canonical_name(self) -> str:
+        return f"channel-{self.info.id}"
+
+
+class PreparedDaemon(msgspec.Struct, frozen=True):
+    """The place of a ComputeDomain's daemon."""
+
+    info: PlaceInfo
+    device: KubeletDevice
+
+    @property
+    def canonical_name(self) -> str:
+        return f"daemon-{self.info.id}"
+
+
+PreparedPlace: TypeAlias = PreparedChannel | PreparedDaemon
+
+
 class PreparedEntry(msgspec.Struct, frozen=True):
-    """A device: exactly one of these is there, absent ones of the first two are written as null."""
+    """A device: exactly one of these is there, absent ones of the first two are written as null.
+
+    The last two are in the checkpoint of ComputeDomains, which has none of the others.
+    """
 
     gpu: PreparedGpu | None = None
     mig: PreparedMig | None = None
     vfio: PreparedVfio | UnsetType | None = UNSET
+    channel: PreparedChannel | UnsetType | None = UNSET
+    daemon: PreparedDaemon | UnsetType | None = UNSET
 
     def device(self) -> Prepared | None:
         """The one that is there; None if there is none, or more than one."""
         there = [each for each in (self.gpu, self.mig, self.vfio) if each]
         return there[0] if len(there) == 1 else None
 
+    def place(self) -> PreparedPlace | None:
+        """As `device`, of the other kinds."""
+        there = [each for each in (self.channel, self.daemon) if each]
+        return there[0] if len(there) == 1 else None
+
 
 class ConfigState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What was set on the devices of a group."""
+    """What was set on the devices of a group; the last two are of ComputeDomains."""
 
     mps_daemon: str | UnsetType = msgspec.field(name="mpsControlDaemonID", default=UNSET)
     mps_applied: bool | UnsetType = msgspec.field(name="mpsApplied", default=UNSET)
     time_slice_applied: bool | UnsetType = msgspec.field(name="timeSliceApplied", default=UNSET)
+    type: str | UnsetType = msgspec.field(name="Type", default=UNSET)
+    domain: str | UnsetType = msgspec.field(name="ComputeDomain", default=UNSET)
 
 
 class Group(msgspec.Struct, frozen=True):
@@ -129,6 +172,8 @@ class _File(msgspec.Struct, frozen=True, kw_only=True):
 class Checkpoint:
     """The claims of a file. `sealed`: its checksums are right. `boot_id` is "" in old files.
 
+    Aborted ones are left out, if the file is sealed: they hold nothing.
+
     `puzzles` are claims that are not in the form above, with the cause and their text.
     """
 
@@ -146,13 +191,16 @@ def decode_checkpoint(data: bytes) -> Checkpoint:
         section = _section(file)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"not a checkpoint: {error}") from error
-    claims, puzzles = {}, {}
+    claims, puzzles, sealed = {}, {}, _is_sealed(compact)
     for uid, raw in (section.claims or {}).items():
         try:
-            claims[uid] = _claim(raw, completed=file.v2 is UNSET)
+            claim = _claim(raw, completed=file.v2 is UNSET)
         except (msgspec.MsgspecError, ValueError) as error:
             puzzles[uid] = (f"not understood: {error}", bytes(raw))
-    return Checkpoint(claims, puzzles, section.boot_id or "", _is_sealed(compact))
+        else:
+            if claim.state != ABORTED or not sealed:
+                claims[uid] = claim
+    return Checkpoint(claims, puzzles, section.boot_id or "", sealed)
 
 
 def encode_checkpoint(claims: dict[str, ClaimEntry], *, boot_id: str) -> bytes:
@@ -180,7 +228,7 @@ def _claim(raw: Raw, *, completed: bool) -> ClaimEntry:
     claim = msgspec.json.decode(raw, type=ClaimEntry)
     if completed:
         return msgspec.structs.replace(claim, state=COMPLETED)
-    if claim.state not in ("PrepareStarted", COMPLETED):
+    if claim.state not in ("PrepareStarted", COMPLETED, ABORTED):
         raise ValueError(f"its state is {claim.state!r}")
     return claim
 

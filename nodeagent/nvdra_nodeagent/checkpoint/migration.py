@@ -20,7 +20,12 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from nvdra_nodeagent.cdi.names import is_claim_uid
-from nvdra_nodeagent.checkpoint.conversion import EarlierNode, convert, fence_of_puzzle
+from nvdra_nodeagent.checkpoint.conversion import (
+    EarlierNode,
+    convert,
+    fence_of_puzzle,
+    gpu_record,
+)
 from nvdra_nodeagent.checkpoint.document import decode_checkpoint
 from nvdra_nodeagent.claims.journal import Journal
 from nvdra_nodeagent.claims.record import Fence
@@ -31,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from nvdra_nodeagent.checkpoint.conversion import RecordMaker
     from nvdra_nodeagent.checkpoint.document import Checkpoint
     from nvdra_nodeagent.claims.observer import ClaimObserver
     from nvdra_nodeagent.claims.record import Record
@@ -67,15 +73,18 @@ class Migration:
         journal: Journal,
         *,
         node: EarlierNode,
+        make: RecordMaker = gpu_record,
         lock_patience_s: float = LOCK_PATIENCE_S,
     ) -> None:
-        """`node.boot_id` is that of this boot, for checkpoints that have none.
+        """`node.boot_id` is that of this boot, for checkpoints that have none. `make` knows the
+        driver's devices.
 
         `damage` says after a run why the file could not be used, if so.
         """
         self._state_dir = state_dir
         self._journal = journal
         self._node = node
+        self._make = make
         self._lock_patience_s = lock_patience_s
         self.damage = ""
 
@@ -130,7 +139,7 @@ class Migration:
     def _outcomes(self, checkpoint: Checkpoint) -> Iterator[Record | Fence]:
         node = replace(self._node, boot_id=checkpoint.boot_id or self._node.boot_id)
         for uid, entry in checkpoint.claims.items():
-            yield convert(uid, entry, node=node, sealed=checkpoint.sealed)
+            yield convert(uid, entry, node=node, sealed=checkpoint.sealed, make=self._make)
         for uid, (cause, text) in checkpoint.puzzles.items():
             yield fence_of_puzzle(uid, cause, text)
 
@@ -149,10 +158,16 @@ class Migration:
             report.recorded.append(uid)
 
 
-async def take_over(state_dir: Path, *, node: EarlierNode, observer: ClaimObserver) -> None:
+async def take_over(
+    state_dir: Path,
+    *,
+    node: EarlierNode,
+    observer: ClaimObserver,
+    make: RecordMaker = gpu_record,
+) -> None:
     """Before anything is served. Never raises: what could not be taken over is still told by CDI
     files, and fenced."""
-    migration = Migration(state_dir, Journal(state_dir), node=node)
+    migration = Migration(state_dir, Journal(state_dir), node=node, make=make)
     try:
         report = await asyncio.to_thread(migration.run)
     except AgentError as error:

@@ -3,66 +3,57 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final
-
-import structlog
+import contextlib
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 from nvdra_api.names import COMPUTE_DOMAIN_DRIVER
 from nvdra_nodeagent.cdi.builder import CdiBuilder
 from nvdra_nodeagent.cdi.names import DOMAIN_CLAIM_KIND
 from nvdra_nodeagent.cdi.store import CdiStore
+from nvdra_nodeagent.checkpoint.conversion import EarlierNode
+from nvdra_nodeagent.checkpoint.migration import NAME, take_over
 from nvdra_nodeagent.claims.books import NodeFacts
 from nvdra_nodeagent.claims.observer import Observers, SilentObserver
 from nvdra_nodeagent.claims.service import Limits, NodeClaims
 from nvdra_nodeagent.computedomain.asking import LoopCaller
+from nvdra_nodeagent.computedomain.base_file import BaseFile
 from nvdra_nodeagent.computedomain.cdi_files import DomainCdiFiles
 from nvdra_nodeagent.computedomain.clique_label import CliqueLabel
 from nvdra_nodeagent.computedomain.devices import published
 from nvdra_nodeagent.computedomain.directories import DomainDirectories
 from nvdra_nodeagent.computedomain.domains import Domains
+from nvdra_nodeagent.computedomain.earlier_claims import DaemonFiles, EarlierClaims
 from nvdra_nodeagent.computedomain.fabric import FabricKeeper
 from nvdra_nodeagent.computedomain.host_imex import HostImex
-from nvdra_nodeagent.computedomain.marks import NodeObject
+from nvdra_nodeagent.computedomain.leavings import DomainLeavings
 from nvdra_nodeagent.computedomain.news import ReadinessNews
 from nvdra_nodeagent.computedomain.peers import PeerKeeper
 from nvdra_nodeagent.computedomain.plan import DomainPlanner, DomainRules
-from nvdra_nodeagent.computedomain.readiness import (
-    NodeReadiness,
-    daemons_of,
-    domains_in,
-    domains_of_others,
-)
+from nvdra_nodeagent.computedomain.readiness import daemons_of
+from nvdra_nodeagent.computedomain.steps import DomainSteps
 from nvdra_nodeagent.duties import Duty
-from nvdra_nodeagent.errors import AgentError, Permanent
+from nvdra_nodeagent.errors import Permanent
 from nvdra_nodeagent.inventory.keeper import InventoryKeeper
 from nvdra_nodeagent.node_agent import NodeAgent, make_directories
 from nvdra_nodeagent.reporting.desk import ReportDesk
 from nvdra_nodeagent.slices.publisher import Publisher
-from nvdra_nodeagent.steps.domain_cdi import ChannelCdiStep, DaemonCdiStep, DomainCdiHandler
-from nvdra_nodeagent.steps.domain_dir import DomainDirHandler, DomainDirStep
-from nvdra_nodeagent.steps.domain_ready import DomainReadyHandler, DomainReadyStep, Readiness
-from nvdra_nodeagent.steps.node_label import NodeLabelHandler, NodeLabelStep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from nvdra_api.gates import FeatureGates
     from nvdra_kube.api import KubeApi
-    from nvdra_nodeagent.claims.record import Record
     from nvdra_nodeagent.computedomain.options import DomainOptions
     from nvdra_nodeagent.hardware.ports import Machine
     from nvdra_nodeagent.inventory.model import Inventory
     from nvdra_nodeagent.program.metrics import AgentMetrics
-    from nvdra_nodeagent.steps.registry import AnyStep, StepHandler
-
-log = structlog.get_logger(__name__)
 
 PREPARE_BUDGET_S: Final = 38.0
 ANSWER_WITHIN_S: Final = 42.0
 """The kubelet waits 45 s, and most of a prepare is waiting for a daemon to start."""
 
-_SWEEP_S: Final = 600.0
-_DIRECTORY_GRACE_S: Final = 600.0
+_FIRST_LOOK_S: Final = 10.0
 
 
 class FabricGates:
@@ -113,8 +104,9 @@ class DomainAgent(NodeAgent):
             driver_version=lambda: self.keeper.current.driver_version,
             kind=DOMAIN_CLAIM_KIND,
         )
+        store = CdiStore(common.cdi_root, kind=DOMAIN_CLAIM_KIND)
         cdi = DomainCdiFiles(
-            CdiStore(common.cdi_root, kind=DOMAIN_CLAIM_KIND),
+            store,
             builder=builder,
             nodes=machine.imex_nodes,
             directories=self.directories,
@@ -146,6 +138,29 @@ class DomainAgent(NodeAgent):
         )
         self._host_managed = host_managed
         self.clique_label = CliqueLabel(api, node=node, clique=lambda: self.fabric.known)
+        observer = Observers(metrics, reports.reporter)
+        self._checkpoint = state_dir / NAME
+        self._take_over = partial(
+            take_over,
+            state_dir,
+            node=EarlierNode(COMPUTE_DOMAIN_DRIVER, node, boot_id),
+            observer=observer,
+            make=EarlierClaims(
+                DaemonFiles(store),
+                gates=gates,
+                home=common.namespace,
+                cdi_id=cdi.device_id,
+                clique=lambda: self.fabric.known,
+                host_managed=host_managed,
+            ),
+        )
+        base = BaseFile(common.cdi_root, state_dir=state_dir, dry_run=common.sweep_dry_run)
+        self.leavings = DomainLeavings(
+            self.directories,
+            base,
+            records=lambda: self.claims.records(),
+            fences=lambda: self.claims.fences(),
+        )
         claims = NodeClaims(
             api,
             node=NodeFacts(
@@ -157,7 +172,7 @@ class DomainAgent(NodeAgent):
             cdi=cdi,
             settings={},
             state_dir=state_dir,
-            own_steps=_OwnSteps(
+            own_steps=DomainSteps(
                 api,
                 directories=self.directories,
                 cdi=cdi,
@@ -193,7 +208,7 @@ class DomainAgent(NodeAgent):
                 ),
                 Duty("readiness", self.news.run),
                 Duty("peers", self.peers.run, in_role=True),
-                Duty("domain directories", self._sweep_directories, in_role=True),
+                Duty("domain directories", self.leavings.run, in_role=True),
                 *(
                     [Duty("clique label", self.clique_label.run, in_role=True)]
                     if options.gpu_clique_label_enabled
@@ -203,6 +218,13 @@ class DomainAgent(NodeAgent):
             beside_others=beside_others,
         )
         metrics.count_slice_writes(self.publisher.writes)
+
+    async def take_over(self) -> None:
+        """The clique is asked for first: claims of domains whose daemon is gone do not tell it."""
+        if self._checkpoint.exists():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.fabric.look(), _FIRST_LOOK_S)
+        await self._take_over()
 
     def unready(self) -> str:
         if self.fabric.problem:
@@ -226,20 +248,6 @@ class DomainAgent(NodeAgent):
     def _last_look_s(self) -> float:
         return asyncio.get_running_loop().time() - self.keeper.age_s
 
-    async def _sweep_directories(self) -> None:
-        while True:
-            keep = domains_in(self.claims.records())
-            try:
-                gone = await asyncio.to_thread(
-                    self.directories.sweep, keep, older_than_s=_DIRECTORY_GRACE_S
-                )
-            except AgentError as error:
-                log.warning("domain directories not swept", error=str(error))
-            else:
-                if gone:
-                    log.info("directories of domains that are gone removed", domains=gone)
-            await asyncio.sleep(_SWEEP_S)
-
 
 class _Followers(SilentObserver):
     """Calls `follow` when claims have come or gone."""
@@ -249,49 +257,3 @@ class _Followers(SilentObserver):
 
     def prepared_devices(self, counts: Mapping[str, int]) -> None:
         self._follow()
-
-
-class _OwnSteps:
-    """Handlers of the steps that this driver alone has: an `OwnSteps`."""
-
-    def __init__(
-        self,
-        api: KubeApi,
-        *,
-        directories: DomainDirectories,
-        cdi: DomainCdiFiles,
-        node: str,
-        boot_id: str,
-        loop: LoopCaller,
-        host: HostImex | None,
-    ) -> None:
-        self._host = host
-        self._api = api
-        self._directories = directories
-        self._cdi = cdi
-        self._node = node
-        self._boot_id = boot_id
-        self._loop = loop
-
-    def __call__(
-        self, records: Callable[[], Sequence[Record]]
-    ) -> Mapping[type[AnyStep], StepHandler[Any]]:
-        readiness: Readiness = self._host or NodeReadiness(
-            self._directories,
-            self._api,
-            records=records,
-            node=self._node,
-            boot_id=self._boot_id,
-            loop=self._loop,
-        )
-        files = DomainCdiHandler(self._cdi)
-        return {
-            NodeLabelStep: NodeLabelHandler(
-                NodeObject(self._api, node=self._node, loop=self._loop),
-                domains_of_others=lambda uid: domains_of_others(records(), uid),
-            ),
-            DomainReadyStep: DomainReadyHandler(readiness.obstacle),
-            DomainDirStep: DomainDirHandler(self._directories),
-            ChannelCdiStep: files,
-            DaemonCdiStep: files,
-        }

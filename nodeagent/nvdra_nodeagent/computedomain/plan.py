@@ -106,14 +106,13 @@ class DomainPlanner:
             return DomainStudy(claim, error, self._rules)
 
     async def _steps(self, claim: AllocatedClaim) -> tuple[DomainStep, ...]:
-        device, config = _wanted(claim, self._rules)
+        device, config = wanted(claim, driver=self._rules.driver, gates=self._rules.gates)
         if isinstance(config, ComputeDomainChannelConfig):
             domain = checked_uid(config.domain_id)
-            _check_mode(config.allocation_mode)
             await self._domains.find(domain, namespace=claim.ref.namespace)
             if self._rules.host_managed:
                 return _host_steps(claim, device, config, clique=self._clique())
-            return _channel_steps(claim, device, config, clique=self._clique())
+            return channel_steps(claim, device, config, clique=self._clique())
         return await self._daemon_steps(claim, checked_uid(config.domain_id))
 
     async def _daemon_steps(self, claim: AllocatedClaim, domain: str) -> tuple[DomainStep, ...]:
@@ -150,7 +149,7 @@ class DomainPlanner:
             protocol=pod.protocol,
             members="clique" if gates[_CLIQUES_GATE] else "status",
         )
-        return directory, _daemon_cdi(directory, boot_id=rules.boot_id)
+        return directory, daemon_cdi(directory, boot_id=rules.boot_id)
 
     async def _daemon_pod(self, claim: AllocatedClaim, domain: str) -> DaemonPod:
         pods = [each.name for each in claim.consumers if each.resource == "pods"]
@@ -159,14 +158,18 @@ class DomainPlanner:
         return await self._domains.daemon_pod(pods[0], namespace=claim.ref.namespace, domain=domain)
 
 
-def _wanted(
-    claim: AllocatedClaim, rules: DomainRules
+def wanted(
+    claim: AllocatedClaim, *, driver: str, gates: FeatureGates
 ) -> tuple[DomainDevice, ComputeDomainChannelConfig | ComputeDomainDaemonConfig]:
+    """The claim's one device, and the config that is for it.
+
+    :raises AgentError: it has not exactly one, or configs that are wrong.
+    """
     if len(claim.results) > 1:
         names = ", ".join(result.device for result in claim.results)
         raise Permanent(
             "DeviceConflict",
-            f"a claim can have one device of driver {rules.driver}, not {names}",
+            f"a claim can have one device of driver {driver}, not {names}",
             hint="ask for one channel in each claim",
         )
     result = claim.results[0]
@@ -174,14 +177,14 @@ def _wanted(
     if device is None:
         raise Retryable(
             "DeviceNotFound",
-            f"device {result.device} of request {result.request} is none of driver {rules.driver}",
+            f"device {result.device} of request {result.request} is none of driver {driver}",
             hint="delete the pod to have it scheduled anew",
         )
-    configs = select_configs(
-        claim.configs, [(result, device.type)], driver=rules.driver, gates=rules.gates
-    )
-    assert isinstance(configs[0], ComputeDomainChannelConfig | ComputeDomainDaemonConfig)
-    return device, configs[0]
+    (config,) = select_configs(claim.configs, [(result, device.type)], driver=driver, gates=gates)
+    assert isinstance(config, ComputeDomainChannelConfig | ComputeDomainDaemonConfig)
+    if isinstance(config, ComputeDomainChannelConfig):
+        _check_mode(config.allocation_mode)
+    return device, config
 
 
 def _check_mode(mode: str) -> None:
@@ -193,7 +196,7 @@ def _check_mode(mode: str) -> None:
         )
 
 
-def _channel_steps(
+def channel_steps(
     claim: AllocatedClaim,
     device: DomainDevice,
     config: ComputeDomainChannelConfig,
@@ -227,7 +230,8 @@ def _host_steps(
     return (ready, ChannelCdiStep(uid, device.name, device.number, 1)) if clique else ()
 
 
-def _daemon_cdi(directory: DomainDirStep, *, boot_id: str) -> DaemonCdiStep:
+def daemon_cdi(directory: DomainDirStep, *, boot_id: str) -> DaemonCdiStep:
+    """Of the daemon that has the directory."""
     return DaemonCdiStep(
         claim_uid=directory.claim_uid,
         device=directory.device,

@@ -1,7 +1,8 @@
 """Kills a migration at each of its file operations and runs it again.
 
-`python -m nvdra_testing.checkpoint_crashes DIRECTORY` prints one JSON object a crash: all files of
-the state directory with their contents, after the second run. The first one is undisturbed.
+`python -m nvdra_testing.checkpoint_crashes DIRECTORY [domains]` prints one JSON object a crash: all
+files of the state directory with their contents, after the second run. The first one is not
+disturbed.
 """
 
 from __future__ import annotations
@@ -12,11 +13,15 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from nvdra_api.gates import FeatureGates
+from nvdra_nodeagent.cdi.names import DOMAIN_CLAIM_KIND, cdi_device_id
+from nvdra_nodeagent.cdi.store import CdiStore
 from nvdra_nodeagent.checkpoint.conversion import EarlierNode
 from nvdra_nodeagent.checkpoint.migration import LOCK, Migration
 from nvdra_nodeagent.claims.journal import Journal
+from nvdra_nodeagent.computedomain.earlier_claims import DaemonFiles, EarlierClaims
 from nvdra_nodeagent.durable import is_temporary
 from nvdra_testing.checkpoints import (
     a_checkpoint,
@@ -27,21 +32,60 @@ from nvdra_testing.checkpoints import (
     a_vfio_device,
 )
 from nvdra_testing.claims import BOOT, DRIVER, NODE, a_ref, a_result
+from nvdra_testing.domain_checkpoints import a_daemon_yaml, a_domain_status, a_place, a_prepared
+from nvdra_testing.domain_steps import DOMAIN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _WATCHED = ("open", "os.rename", "os.remove", "os.mkdir", "os.scandir")
 
 
-def main(directory: Path) -> None:
+def main(directory: Path, *, domains: bool = False) -> None:
+    prepare, migrate = (_leave_domains, _of_domains) if domains else (_leave_gpus, _of_gpus)
     for point in itertools.count():
         root = directory / str(point)
         root.mkdir()
-        (root / "checkpoint.json").write_bytes(_checkpoint())
-        killed = _in_child(root, kill_at=point) if point else False
+        prepare(root)
+        killed = _in_child(root, migrate, kill_at=point) if point else False
         if point and not killed:
             break  # it has come to its end: there is no such point any more
-        _in_child(root)
+        _in_child(root, migrate)
         line = json.dumps({"killed": killed, "files": _files(root)})
         print(line, flush=True)  # noqa: T201 - at once, or children print it again
+
+
+def _leave_gpus(root: Path) -> None:
+    (root / "checkpoint.json").write_bytes(_checkpoint())
+
+
+def _of_gpus(root: Path) -> Migration:
+    return Migration(root, Journal(root), node=EarlierNode(DRIVER, NODE, BOOT))
+
+
+def _leave_domains(root: Path) -> None:
+    workload, daemon, begun = (a_ref(name).uid for name in ("workload", "daemon", "begun"))
+    text = a_daemon_yaml(daemon, DOMAIN, clique="clique", directory="/d")
+    CdiStore(root, kind=DOMAIN_CLAIM_KIND).path(daemon).write_text(text)
+    channel, place = (a_domain_status(name, DOMAIN) for name in ("channel-0", "daemon-0"))
+    claims = {
+        workload: a_prepared(channel, a_place("channel-0", DOMAIN, uid=workload)),
+        daemon: a_prepared(place, a_place("daemon-0", DOMAIN, uid=daemon)),
+        begun: a_prepared(channel, state="PrepareStarted", name="begun", namespace="default"),
+    }
+    (root / "checkpoint.json").write_bytes(a_checkpoint(claims))
+
+
+def _of_domains(root: Path) -> Migration:
+    make = EarlierClaims(
+        DaemonFiles(CdiStore(root, kind=DOMAIN_CLAIM_KIND)),
+        gates=FeatureGates.parse(""),
+        home="driver",
+        cdi_id=lambda uid, device: cdi_device_id(uid, device, kind=DOMAIN_CLAIM_KIND),
+        clique=lambda: "clique",
+    )
+    node = EarlierNode("compute-domain.nvidia.com", "node-1", BOOT)
+    return Migration(root, Journal(root), node=node, make=make)
 
 
 def _checkpoint() -> bytes:
@@ -56,15 +100,14 @@ def _checkpoint() -> bytes:
     )
 
 
-def _in_child(root: Path, *, kill_at: int = 0) -> bool:
+def _in_child(root: Path, migrate: Callable[[Path], Migration], *, kill_at: int = 0) -> bool:
     """Whether the migration was killed."""
     child = os.fork()
     if not child:
         try:
             if kill_at:
                 _kill_at(kill_at, root)
-            node = EarlierNode(DRIVER, NODE, BOOT)
-            Migration(root, Journal(root), node=node).run()
+            migrate(root).run()
         except BaseException as error:  # the child's end, whatever it was
             os.write(2, f"{error!r}\n".encode())
             os._exit(1)
@@ -94,4 +137,4 @@ def _files(root: Path) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), domains=sys.argv[2:] == ["domains"])
