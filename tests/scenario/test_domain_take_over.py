@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +28,7 @@ from nvdra_nodeagent.steps.domain_cdi import ChannelCdiStep
 from nvdra_nodeagent.steps.domain_dir import DomainDirStep
 from nvdra_nodeagent.steps.registry import kind_of
 from nvdra_sim.cluster.kubelet.cdi import CdiRegistry
+from nvdra_testing.agent import until
 from nvdra_testing.checkpoints import a_checkpoint
 from nvdra_testing.compute_domains import a_cluster
 from nvdra_testing.domain_checkpoints import (
@@ -198,11 +201,37 @@ async def test_a_channel_in_use_is_granted_to_nobody_else(used: InUse) -> None:
     assert answer.reason == "DeviceInUse"
 
 
-async def test_a_wrong_checksum_fences_both_and_the_api_settles_what_it_can(used: InUse) -> None:
+async def test_steps_that_are_verified_keep_the_pods_devices_resolvable(used: InUse) -> None:
+    await used.leave()
+    used.leave_cdi_files()
+    async with used.node.running() as agent:
+        await until(lambda: agent.keeper.is_known)
+        assert not (await agent.claims.verify()).waiting
+        annotations = (await used.node.it.api.get(NODES, used.node.name))["metadata"]["annotations"]
+    assert annotations == {f"{LABEL_COMPUTE_DOMAIN}.cliqueID": CLIQUE}
+    ids = [ALL, f"{KIND}={used.daemon.uid}-daemon-0", f"{KIND}={used.workload.uid}-channel-0"]
+    assert CdiRegistry([used.cdi_root]).resolve(ids).device_nodes
+
+
+async def test_directories_stay_while_a_fence_may_be_about_them(used: InUse) -> None:
+    await used.leave(spoil=True)
+    used.leave_cdi_files()
+    old = time.time() - 3600
+    os.utime(used.node.directory(used.domain), (old, old))
+    async with used.node.running() as agent:
+        assert agent.claims.fences()
+        await agent.leavings.sweep()
+        assert used.node.directory(used.domain).exists()
+        await agent.claims.unprepare([used.daemon, used.workload])
+        await agent.leavings.sweep()
+        assert not used.node.directory(used.domain).exists()
+
+
+async def test_a_claim_behind_a_wrong_checksum_leaves_nothing_when_it_ends(used: InUse) -> None:
     await used.leave(spoil=True)
     used.leave_cdi_files()
     async with used.node.running() as agent:
-        assert agent.claims.fences() == 2
+        assert agent.claims.fences()
         assert await agent.claims.unprepare([used.workload]) == {used.workload.uid: None}
         assert not used.has_cdi(used.workload)
     assert await used.node.label() is None

@@ -67,7 +67,7 @@ class DomainDirectories:
     def vacate(self, step: DomainDirStep) -> None:
         directory = self.path(step.domain)
         owner = self._read(directory / SETTINGS).get("claimUID")
-        if step.protocol and owner not in (None, step.claim_uid):
+        if owner not in (None, step.claim_uid):
             return  # the next daemon's
         self._clear(directory)
 
