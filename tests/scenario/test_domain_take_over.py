@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from nvdra_api.gates import FeatureGates
 from nvdra_api.names import LABEL_COMPUTE_DOMAIN, NAMESPACE
@@ -227,6 +229,33 @@ async def test_directories_stay_while_a_fence_may_be_about_them(used: InUse) -> 
         assert not used.node.directory(used.domain).exists()
 
 
+async def test_a_claim_from_before_a_reboot_is_not_believed_and_still_leaves_the_domain(
+    used: InUse,
+) -> None:
+    await used.leave()
+    used.leave_cdi_files()
+    async with used.node.running(boot_id="another", retry_budget_s=0.1) as agent:
+        answer = (await agent.claims.prepare([used.workload]))[used.workload.uid]
+        assert isinstance(answer, AgentError)
+        assert answer.reason == "DomainNotReady"
+        assert await agent.claims.unprepare([used.workload]) == {used.workload.uid: None}
+    assert await used.node.label() is None
+
+
+async def test_a_daemon_that_starts_anew_finds_what_it_was_told(used: InUse) -> None:
+    await used.leave()
+    used.leave_cdi_files()
+    async with used.node.running() as agent:
+        await agent.claims.prepare([used.daemon])
+        spec = used.node.cdi(used.daemon)
+    assert spec
+    edits = spec.devices[0].container_edits
+    told = {f"CLIQUE_ID={CLIQUE}", f"COMPUTE_DOMAIN_UUID={used.domain}"}
+    assert told <= set(edits.env)
+    mounts = {each.host_path for each in edits.mounts if each.container_path == "/imexd"}
+    assert mounts == {str(used.node.directory(used.domain))}
+
+
 async def test_a_claim_behind_a_wrong_checksum_leaves_nothing_when_it_ends(used: InUse) -> None:
     await used.leave(spoil=True)
     used.leave_cdi_files()
@@ -273,7 +302,12 @@ class Files:
     def migrate(
         self, claims: Any, *, clique: str | None = CLIQUE, damage: tuple[bytes, bytes] = (b"", b"")
     ) -> MigrationReport:
-        (self.root / "checkpoint.json").write_bytes(a_checkpoint(claims).replace(*damage))
+        report = self.take_over(a_checkpoint(claims).replace(*damage), clique=clique)
+        assert report
+        return report
+
+    def take_over(self, data: bytes, *, clique: str | None = CLIQUE) -> MigrationReport | None:
+        (self.root / "checkpoint.json").write_bytes(data)
         make = EarlierClaims(
             DaemonFiles(self.store),
             gates=FeatureGates.parse(""),
@@ -282,9 +316,7 @@ class Files:
             clique=lambda: clique,
         )
         node = EarlierNode("compute-domain.nvidia.com", "node-1", BOOT)
-        report = Migration(self.root, Journal(self.root), node=node, make=make).run()
-        assert report
-        return report
+        return Migration(self.root, Journal(self.root), node=node, make=make).run()
 
     def steps(self) -> list[Any]:
         content = (self.root / "claims" / f"{UID}.json").read_bytes()
@@ -365,6 +397,25 @@ def test_a_wrong_checksum_is_a_reason_not_to_believe_any_domain(tmp_path: Path) 
     report = Files(tmp_path).migrate(a_channel(), damage=other)
     assert not report.recorded
     assert "wrong checksum" in report.fenced[UID]
+
+
+@settings(max_examples=80, deadline=None)
+@given(place=st.floats(0, 1, exclude_max=True), byte=st.integers(0, 255), channel=st.booleans())
+def test_whatever_byte_is_damaged_no_claim_is_believed_that_was_not_written(
+    tmp_path_factory: pytest.TempPathFactory, place: float, byte: int, channel: bool
+) -> None:
+    files = Files(tmp_path_factory.mktemp("node"))
+    text = a_daemon_yaml(UID, DOMAIN, clique=CLIQUE, directory="/d")
+    files.store.path(UID).write_text(text)
+    files.migrate(a_channel() if channel else a_daemon())
+    undamaged = files.steps()
+    data = bytearray((files.root / MIGRATED).read_bytes())
+    data[int(place * len(data))] = byte
+    (files.root / "claims" / f"{UID}.json").unlink()
+    report = files.take_over(bytes(data))
+    for uid in report.recorded if report else ():
+        assert uid == UID
+        assert files.steps() == undamaged
 
 
 def test_a_claim_whose_prepare_was_aborted_is_gone(tmp_path: Path) -> None:
