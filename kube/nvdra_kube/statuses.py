@@ -68,8 +68,8 @@ def error_from_status(status: Body, *, call: str, retry_after_s: float | None = 
     if retry_after_s is None:
         retry_after_s = _seconds(details.get("retryAfterSeconds"))
     said = str(status.get("message") or reason or "no reason given")
-    if code in _HINTS:
-        said += f"; {_HINTS[code]}"
+    if hint := _hint(code, details):
+        said += f"; {hint}"
     return _class_for(code, reason)(
         f"{call}: {said} (HTTP {code})",
         status=code,
@@ -77,6 +77,15 @@ def error_from_status(status: Body, *, call: str, retry_after_s: float | None = 
         retry_after_s=retry_after_s,
         details=details,
     )
+
+
+def _hint(code: int, details: Mapping[str, Any]) -> str:
+    """What to do about it. Making something in a namespace that ends is no question of rights."""
+    causes = details.get("causes")
+    for cause in causes if isinstance(causes, list) else ():
+        if isinstance(cause, dict) and cause.get("reason") == "NamespaceTerminating":
+            return "nothing to do: the namespace is being deleted"
+    return _HINTS.get(code, "")
 
 
 def _class_for(code: int, reason: str) -> type[ApiError]:

@@ -115,7 +115,9 @@ def test_the_other_replica_takes_over_when_the_leader_is_killed(
 def test_nothing_was_refused_to_the_controllers(installed: Product, domain: Manifest) -> None:
     for pod in _controllers(installed):
         said = installed.kubectl.logs(pod["metadata"]["name"], namespace=NAMESPACE)
-        assert "forbidden" not in said.lower()
+        refused = [line for line in said.splitlines() if "forbidden" in line.lower()]
+        # Domains of other tests end with their namespaces, in which nothing can be made any more.
+        assert [line for line in refused if "being terminated" not in line] == []
 
 
 def test_a_plugin_may_write_its_own_node_and_no_other(installed: Product) -> None:

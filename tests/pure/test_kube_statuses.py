@@ -97,3 +97,10 @@ def test_a_status_without_a_code_is_the_servers_trouble() -> None:
 def test_a_status_with_wrong_types_does_no_harm() -> None:
     error = error_from_status({"code": "410", "details": []}, call="watch pods")
     assert error.details == {}
+
+
+def test_a_namespace_that_is_being_deleted_is_no_question_of_rights() -> None:
+    causes = [{"reason": "NamespaceTerminating", "field": "metadata.namespace"}]
+    error = answered(403, reason="Forbidden", details={"causes": causes})
+    assert "the namespace is being deleted" in str(error)
+    assert "grant" not in str(error)
