@@ -22,9 +22,10 @@ asyncio.set_event_loop(None)
 
 # Who runs the tests in the background has these ignored, and programs inherit that: tests of what
 # an interrupted program does would wait for ever.
-for _number in (signal.SIGINT, signal.SIGHUP):
-    if signal.getsignal(_number) == signal.SIG_IGN:
-        signal.signal(_number, signal.SIG_DFL)
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # No test judges by the clock: hypothesis would blame the example that a busy machine met.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
