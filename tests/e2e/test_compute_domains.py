@@ -236,7 +236,7 @@ def test_pods_of_a_domain_get_their_channel_and_the_domain_its_nodes(
 
 
 def _refusals(log: str) -> list[str]:
-    """Rights that lack. Domains of other tests end with their namespaces: nothing can be made there."""
+    """What was refused for lack of rights, not because a namespace was being deleted."""
     refused = [line for line in log.splitlines() if "forbidden" in line.lower()]
     return [line for line in refused if "being terminated" not in line]
 
