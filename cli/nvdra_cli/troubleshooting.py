@@ -21,7 +21,7 @@ _INTRODUCTION: Final = """\
 
 A pod that asks for a GPU and does not start says why, with a *reason* in brackets. This page
 says what each reason means and what to do. It is made from the catalogue in the code
-(`crds/nvdra_api/reasons.py`).
+(`crds/nvdra_api/reasons/`).
 
 ## The pod stays in ContainerCreating
 
