@@ -8,46 +8,25 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import time
-from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from nvdra_kube.logs import configure
-from nvdra_operator.resources import COMPUTE_DOMAINS
-from nvdra_testing.compute_domains import DomainCluster, a_cluster
-from nvdra_testing.recorded_api import RecordedApi
+from nvdra_testing.compute_domains import a_cluster
 
+from .domain_states import all_gone, all_ready
 from .figures import medians, print_document, progress, rounded
+from .fleet_nodes import NODES_PER_CLIQUE
+from .traffic import MeteredApi
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nvdra_kube.api import Body, JsonPatch, Resource
+    from nvdra_kube.api import Body
+    from nvdra_testing.compute_domains import DomainCluster
 
 SIZES: Final = (1, 18, 72, 256, 1000)
 QUICK_SIZES: Final = (1, 18)
-NODES_PER_CLIQUE: Final = 18
-
-
-class _Weighed(RecordedApi):
-    """Counts the bytes of bodies, too."""
-
-    sent = 0
-
-    async def create(self, resource: Resource, body: Body, **options: Any) -> Body:
-        self.sent += len(json.dumps(body))
-        return await super().create(resource, body, **options)
-
-    async def update(self, resource: Resource, body: Body, **options: Any) -> Body:
-        self.sent += len(json.dumps(body))
-        return await super().update(resource, body, **options)
-
-    async def patch(
-        self, resource: Resource, name: str, patch: Body | JsonPatch, **options: Any
-    ) -> Body:
-        self.sent += len(json.dumps(patch))
-        return await super().patch(resource, name, patch, **options)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -75,36 +54,35 @@ async def _measure(rounds: int, *, quick: bool) -> None:
 async def _one_domain(size: int) -> dict[str, Any]:
     """All nodes join and all daemons report at once; the clock runs from the last report."""
     async with a_cluster() as it:
-        api = _Weighed(it.api)
+        api = MeteredApi(it.api)
         async with it.running(api=api, patience_s=60):
             uid = (await it.domain(num_nodes=size))["metadata"]["uid"]
             await it.condition(reason="WaitingForNodes")
             names = [f"node-{number}" for number in range(size)]
             for name in names:
                 await it.node(name)
-            api.writes.clear()
-            api.sent = 0
+            api.traffic.clear()
             cpu_s = time.process_time()
             pods = await _join(it, uid, names)
             started_s = time.monotonic()
-            await _ready(it, 1)
+            await all_ready(it, 1)
             formed_s = time.monotonic() - started_s
             formed = {
                 "formed_s": rounded(formed_s),
                 "cpu_s": rounded(time.process_time() - cpu_s),
-                "writes_per_node": rounded(len(api.writes) / size),
-                "bytes_per_node": rounded(api.sent / size),
+                "writes_per_node": rounded(api.traffic.writes.total() / size),
+                "bytes_per_node": rounded(api.traffic.sent.total() / size),
             }
-            api.writes.clear()
+            api.traffic.clear()
             started_s = time.monotonic()
             await it.delete()
             for pod in pods:
                 await it.remove(pod)
-            await _gone(it)
+            await all_gone(it)
             return {
                 **formed,
                 "removed_s": rounded(time.monotonic() - started_s),
-                "writes_per_node_removed": rounded(len(api.writes) / size),
+                "writes_per_node_removed": rounded(api.traffic.writes.total() / size),
             }
 
 
@@ -121,42 +99,21 @@ async def _join(it: DomainCluster, uid: str, names: Sequence[str]) -> list[Body]
 
 async def _many_domains(count: int) -> dict[str, Any]:
     async with a_cluster() as it:
-        api = _Weighed(it.api)
+        api = MeteredApi(it.api)
         async with it.running(api=api):
             started_s = time.monotonic()
             names = [f"domain-{number}" for number in range(count)]
             await asyncio.gather(*(it.domain(name, template=name) for name in names))
-            await _ready(it, count)
+            await all_ready(it, count)
             made_s = time.monotonic() - started_s
-            made = Counter(write.verb for write in api.writes)
-            api.writes.clear()
+            made = api.traffic.writes.total()
+            api.traffic.clear()
             started_s = time.monotonic()
             await asyncio.gather(*(it.delete(name) for name in names))
-            await _gone(it)
+            await all_gone(it)
             return {
                 "made_s": rounded(made_s),
-                "writes_each": rounded(sum(made.values()) / count),
+                "writes_each": rounded(made / count),
                 "removed_s": rounded(time.monotonic() - started_s),
-                "writes_each_removed": rounded(len(api.writes) / count),
+                "writes_each_removed": rounded(api.traffic.writes.total() / count),
             }
-
-
-async def _ready(it: DomainCluster, count: int) -> None:
-    async def ready() -> bool:
-        bodies = await it.everything(COMPUTE_DOMAINS)
-        statuses = [(one.get("status") or {}).get("status") for one in bodies]
-        return statuses.count("Ready") == count
-
-    await _until(ready)
-
-
-async def _gone(it: DomainCluster) -> None:
-    async def gone() -> bool:
-        return not await it.everything(COMPUTE_DOMAINS)
-
-    await _until(gone)
-
-
-async def _until(probe: Any) -> None:
-    while not await probe():
-        await asyncio.sleep(0.02)

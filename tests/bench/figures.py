@@ -30,13 +30,13 @@ def latencies_ms(values_s: Sequence[float]) -> dict[str, float]:
 
 
 def medians(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The median of each number over rounds of the same shape."""
-    first = rounds[0]
+    """The median of each number over the rounds; what a round does not have is 0 there."""
+    keys = dict.fromkeys(key for each in rounds for key in each)
     return {
-        key: medians([each[key] for each in rounds])
-        if isinstance(first[key], dict)
-        else rounded(statistics.median(each[key] for each in rounds))
-        for key in first
+        key: medians([each.get(key, {}) for each in rounds])
+        if any(isinstance(each.get(key), dict) for each in rounds)
+        else rounded(statistics.median(each.get(key, 0) for each in rounds))
+        for key in keys
     }
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from nvdra_kube.api import Body
+    from nvdra_kube.api import Body, KubeApi
     from nvdra_testing.compute_domains import DomainCluster
 
 BOOT: Final = "b0071d00-2222-4000-8000-000000000003"
@@ -51,14 +51,25 @@ class DomainNode:
     """A node's directories and hardware; agents come and go on it."""
 
     def __init__(
-        self, root: Path, it: DomainCluster, *, name: str = "node-1", profile: str = "gb200"
+        self,
+        root: Path,
+        it: DomainCluster,
+        *,
+        name: str = "node-1",
+        profile: str = "gb200",
+        hardware: SimulatedHardware | None = None,
+        api: KubeApi | None = None,
     ) -> None:
+        """`hardware` is the node's own if none is given; `api` is the agent's way to the API."""
         self.root = root / name
         self.it = it
         self.name = name
-        self.hardware = SimulatedHardware.open(profile, self.root / "machine", node=name)
+        self.hardware = hardware or SimulatedHardware.open(
+            profile, self.root / "machine", node=name
+        )
+        self.api = api or it.recorded
         for directory in ("plugins", "registry"):
-            (self.root / directory).mkdir()
+            (self.root / directory).mkdir(parents=True)
 
     @property
     def state_dir(self) -> Path:
@@ -171,7 +182,7 @@ class DomainNode:
         await self.it.node(self.name)
         agent = DomainAgent(
             parse_domain_options([*self._arguments(), *flags], environ={}, version="test"),
-            api=self.it.recorded,
+            api=self.api,
             machine=self.hardware.machine,
             gates=FeatureGates.parse(gates),
             metrics=AgentMetrics(
