@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import faulthandler
 import io
+import os
 import signal
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import structlog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 log = structlog.get_logger(__name__)
 
@@ -42,7 +44,7 @@ def write_stacks(target: Path, state: Callable[[], str] = lambda: "") -> None:
         task.print_stack(file=text)
     print(f"\n{_told(state)}", file=text)
     try:
-        with target.open("w") as file:
+        with _in_place_of(target) as file:
             faulthandler.dump_traceback(file=file, all_threads=True)
             file.write(text.getvalue())
     except OSError as exc:
@@ -50,6 +52,24 @@ def write_stacks(target: Path, state: Callable[[], str] = lambda: "") -> None:
         sys.stderr.write(text.getvalue())
         return
     log.info("stacks written", file=str(target))
+
+
+@contextlib.contextmanager
+def _in_place_of(target: Path) -> Iterator[IO[str]]:
+    """A new file that becomes `target` at the end, for this user's eyes only.
+
+    Everybody may put something of that name into a directory for temporary files. A link or a pipe
+    there is replaced, never written through.
+    """
+    number, made = tempfile.mkstemp(prefix=f"{target.name}.", dir=target.parent)
+    try:
+        with os.fdopen(number, "w") as file:
+            yield file
+        Path(made).replace(target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(made).unlink()
+        raise
 
 
 def _told(state: Callable[[], str]) -> str:
