@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from nvdra_kube.api import KubeApi
+from nvdra_kube.api import Resource
 from nvdra_kube.errors import ApiError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
-    from nvdra_kube.api import Body, JsonPatch, PatchType, Resource, WatchEvent
+    from nvdra_kube.api import KubeApi
 
+_P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
@@ -57,107 +58,49 @@ class WriteGate:
         left_s = self.check(what)
         if left_s == float("inf"):
             return await write()
+        # A task, for only the waiting is bounded: a renewal meanwhile gives the write more time.
+        writing = asyncio.ensure_future(write())
         try:
-            async with asyncio.timeout(left_s):
-                return await write()
-        except TimeoutError as error:
-            self.refused += 1
-            raise NotLeading(f"{what}: broken off, the leadership ended") from error
+            while not (await asyncio.wait((writing,), timeout=left_s))[0]:
+                left_s = self.left_s
+                if left_s <= 0:
+                    self.refused += 1
+                    raise NotLeading(f"{what}: broken off, the leadership ended")
+        except BaseException:
+            writing.cancel()
+            await asyncio.gather(writing, return_exceptions=True)
+            raise
+        return writing.result()
 
 
-class GatedApi(KubeApi):
-    """An API whose writes go through the gate; reading is free."""
+class GatedApi:
+    """An API (`KubeApi`) whose writes go through the gate; reading is free."""
 
     def __init__(self, api: KubeApi, gate: WriteGate) -> None:
-        self._api = api
-        self._gate = gate
+        self.get, self.list, self.watch = api.get, api.list, api.watch
+        self.server_version = api.server_version
+        self.create = _guarded("create", api.create, gate)
+        self.update = _guarded("update", api.update, gate)
+        self.patch = _guarded("patch", api.patch, gate)
+        self.delete = _guarded("delete", api.delete, gate)
 
-    async def get(self, resource: Resource, name: str, *, namespace: str | None = None) -> Body:
-        return await self._api.get(resource, name, namespace=namespace)
 
-    async def list(self, resource: Resource, **options: Any) -> Body:
-        return await self._api.list(resource, **options)
+def _guarded(
+    verb: str, write: Callable[_P, Awaitable[_T]], gate: WriteGate
+) -> Callable[_P, Coroutine[Any, Any, _T]]:
+    """The same call, behind the gate."""
 
-    def watch(self, resource: Resource, **options: Any) -> AsyncIterator[WatchEvent]:
-        return self._api.watch(resource, **options)
+    async def guarded(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        what = " ".join((verb, *map(_named, args[:2])))
+        return await gate.guard(what, lambda: write(*args, **kwargs))
 
-    async def server_version(self) -> str:
-        return await self._api.server_version()
+    return guarded
 
-    async def create(
-        self,
-        resource: Resource,
-        body: Body,
-        *,
-        namespace: str | None = None,
-        subresource: str = "",
-        name: str = "",
-        dry_run: bool = False,
-    ) -> Body:
-        return await self._gate.guard(
-            f"create {resource.plural} {name}",
-            lambda: self._api.create(
-                resource,
-                body,
-                namespace=namespace,
-                subresource=subresource,
-                name=name,
-                dry_run=dry_run,
-            ),
-        )
 
-    async def update(
-        self, resource: Resource, body: Body, *, subresource: str = "", dry_run: bool = False
-    ) -> Body:
-        return await self._gate.guard(
-            f"update {resource.plural} {body['metadata'].get('name')}",
-            lambda: self._api.update(resource, body, subresource=subresource, dry_run=dry_run),
-        )
-
-    async def patch(
-        self,
-        resource: Resource,
-        name: str,
-        patch: Body | JsonPatch,
-        *,
-        namespace: str | None = None,
-        subresource: str = "",
-        patch_type: PatchType = "application/merge-patch+json",
-        field_manager: str = "",
-        force: bool = False,
-    ) -> Body:
-        return await self._gate.guard(
-            f"patch {resource.plural} {name}",
-            lambda: self._api.patch(
-                resource,
-                name,
-                patch,
-                namespace=namespace,
-                subresource=subresource,
-                patch_type=patch_type,
-                field_manager=field_manager,
-                force=force,
-            ),
-        )
-
-    async def delete(
-        self,
-        resource: Resource,
-        name: str,
-        *,
-        namespace: str | None = None,
-        uid: str = "",
-        resource_version: str = "",
-        grace_period_s: int | None = None,
-    ) -> None:
-        await self._gate.guard(
-            f"delete {resource.plural} {name}",
-            lambda: self._api.delete(
-                resource,
-                name,
-                namespace=namespace,
-                uid=uid,
-                resource_version=resource_version,
-                grace_period_s=grace_period_s,
-            ),
-        )
+def _named(argument: object) -> str:
+    """What a call is about, in a word: a resource, a name, or an object with one."""
+    if isinstance(argument, Resource):
+        return argument.plural
+    if isinstance(argument, dict):
+        return str(argument["metadata"].get("name") or "")
+    return str(argument)

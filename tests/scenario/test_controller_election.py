@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -186,13 +187,49 @@ async def test_no_write_begins_after_the_deadline() -> None:
 
 
 async def test_a_write_under_way_is_broken_off_at_the_deadline() -> None:
-    gate = WriteGate(lambda: 0.05, clock=lambda: 0.0)
+    deadline_s = time.monotonic() + 0.05
+    ended = asyncio.Event()
 
     async def hangs() -> None:
-        await asyncio.Event().wait()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
 
     with pytest.raises(NotLeading, match="broken off"):
-        await gate.guard("a write", hangs)
+        await WriteGate(lambda: deadline_s).guard("a write", hangs)
+    assert ended.is_set()
+
+
+async def test_a_write_that_outlasts_the_deadline_it_began_with_goes_on_if_that_moved() -> None:
+    deadlines_s = [time.monotonic() + 0.02]
+    late = asyncio.Event()
+
+    async def write() -> str:
+        deadlines_s.append(time.monotonic() + 60)
+        await late.wait()
+        return "written"
+
+    asyncio.get_running_loop().call_later(0.1, late.set)
+    assert await WriteGate(lambda: deadlines_s[-1]).guard("a write", write) == "written"
+
+
+async def test_a_write_ends_with_the_task_that_waits_for_it() -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def hangs() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    gate = WriteGate(lambda: time.monotonic() + 60)
+    waiting = asyncio.create_task(gate.guard("a write", hangs))
+    await begun.wait()
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert ended.is_set()
 
 
 async def test_errors_of_a_write_come_through_the_gate() -> None:
