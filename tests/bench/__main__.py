@@ -11,7 +11,7 @@ from pathlib import Path
 
 BENCHMARKS = (
     *("prepare", "parallel", "recovery", "churn", "costs", "soak"),
-    *("start", "simulate", "ring", "imex", "domains", "fleet"),
+    *("start", "simulate", "ring", "imex", "domains", "fleet", "controller"),
 )
 PROGRAMS = ("api_server", "floor_server")
 

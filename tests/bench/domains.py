@@ -14,16 +14,13 @@ from typing import TYPE_CHECKING, Any, Final
 from nvdra_kube.logs import configure
 from nvdra_testing.compute_domains import a_cluster
 
-from .domain_states import all_gone, all_ready
+from .domain_states import all_gone, all_ready, join_all
 from .figures import medians, print_document, progress, rounded
-from .fleet_nodes import NODES_PER_CLIQUE
 from .traffic import MeteredApi
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nvdra_kube.api import Body
-    from nvdra_testing.compute_domains import DomainCluster
 
 SIZES: Final = (1, 18, 72, 256, 1000)
 QUICK_SIZES: Final = (1, 18)
@@ -63,7 +60,7 @@ async def _one_domain(size: int) -> dict[str, Any]:
                 await it.node(name)
             api.traffic.clear()
             cpu_s = time.process_time()
-            pods = await _join(it, uid, names)
+            pods = await join_all(it, uid, names)
             started_s = time.monotonic()
             await all_ready(it, 1)
             formed_s = time.monotonic() - started_s
@@ -84,17 +81,6 @@ async def _one_domain(size: int) -> dict[str, Any]:
                 "removed_s": rounded(time.monotonic() - started_s),
                 "writes_per_node_removed": rounded(api.traffic.writes.total() / size),
             }
-
-
-async def _join(it: DomainCluster, uid: str, names: Sequence[str]) -> list[Body]:
-    pods = []
-    for number, name in enumerate(names):
-        await it.join(name, uid, clique=f"clique.{number // NODES_PER_CLIQUE}")
-        pods.append(await it.daemon(name, uid))
-    for ready in (False, True):
-        for number, pod in enumerate(pods):
-            await it.report(pod, ip=f"10.0.{number >> 8}.{number & 255}", ready=ready)
-    return pods
 
 
 async def _many_domains(count: int) -> dict[str, Any]:

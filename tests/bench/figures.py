@@ -8,6 +8,7 @@ import platform
 import statistics
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -58,6 +59,14 @@ def cpu_s(pid: int) -> float:
     return time.clock_gettime(
         (~pid << 3) | 2
     )  # its CPU-time clock, as clock_getcpuclockid(3) has it
+
+
+def memory_mib(pid: int) -> dict[str, float]:
+    """Resident, proportional (shared pages divided among their users), and anonymous memory."""
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    fields = dict(line.split(":", 1) for line in text.splitlines()[1:])
+    wanted = {"resident": "Rss", "proportional": "Pss", "anonymous": "Anonymous"}
+    return {name: rounded(int(fields[key].split()[0]) / 1024) for name, key in wanted.items()}
 
 
 def print_document(document: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ from nvdra_nodeagent.errors import AgentError
 from nvdra_sim.hardware import SimulatedHardware
 from nvdra_testing.domain_nodes import DomainNode
 
+from .domain_states import NODES_PER_CLIQUE
 from .traffic import MeteredApi
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from nvdra_nodeagent.computedomain.agent import DomainAgent
     from nvdra_testing.compute_domains import DomainCluster
 
-NODES_PER_CLIQUE: Final = 18
 _CLUSTER: Final = "6e766472-6120-5369-6d75-6c6174656420"
 _STARTING_AT_ONCE: Final = 16
 _PATIENCE_S: Final = 1800.0

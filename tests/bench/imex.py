@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from nvdra_nodeagent.imex.lifecycle import Timings
 from nvdra_testing.imex import a_domain, until
 
-from .figures import cpu_s, print_document, progress, rounded, spread
+from .figures import cpu_s, memory_mib, print_document, progress, rounded, spread
 from .setting import rounds_of
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def _measure(domain: Domain, rounds: int, idle_s: float) -> dict[str, Any]:
         box.peers({0: box.address}, own=0)
         until(box.is_ready)
         readies.append(time.perf_counter() - began)
-        sizes.append(_memory(_pid(box)))
+        sizes.append(memory_mib(_pid(box)))
         box.stop()
         progress(f"imex {number + 1}/{rounds}: {sizes[-1]}")
     return {
@@ -86,20 +86,10 @@ def _interpreter() -> dict[str, float]:
     process = subprocess.Popen([sys.executable, "-c", _SLEEP], env=dict(os.environ))
     try:
         time.sleep(0.5)
-        return _memory(process.pid)
+        return memory_mib(process.pid)
     finally:
         process.kill()
         process.wait()
-
-
-def _memory(pid: int) -> dict[str, float]:
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    kib = {line.split(":")[0]: int(line.split()[1]) for line in lines[1:] if line.endswith("kB")}
-    return {
-        "resident": rounded(kib["Rss"] / 1024),
-        "proportional": rounded(kib["Pss"] / 1024),
-        "private": rounded((kib["Private_Clean"] + kib["Private_Dirty"]) / 1024),
-    }
 
 
 def _pid(box: DaemonBox) -> int:

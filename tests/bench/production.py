@@ -1,4 +1,4 @@
-"""A Python as a production image has it: the node agent, what it needs, and nothing else.
+"""A Python as a production image has it: a program, what it needs, and nothing else.
 
 Development environments hold optional packages that libraries pick up when they find them (rich,
 colorama, kubernetes_asyncio), at a cost in time and memory that no node pays.
@@ -36,12 +36,12 @@ os.fsync = fsync
 sys.addaudithook(hear)
 """
 
-OURS: Final = ("nvdra_api", "nvdra_kube", "nvdra_nodeagent", "nvdra_sim")
+OURS: Final = ("nvdra_api", "nvdra_kube", "nvdra_nodeagent", "nvdra_operator", "nvdra_sim")
 _NOT_CODE: Final = ("..", "__pycache__")
 
 
-def production_python(directory: Path) -> Path:
-    """Make a virtual environment for `nvdra[nodeagent]` in `directory`; answers its interpreter.
+def production_python(directory: Path, extra: str = "nodeagent") -> Path:
+    """Make a virtual environment for `nvdra[EXTRA]` in `directory`; answers its interpreter.
 
     Nothing is downloaded: its packages are links to those of the running environment.
     """
@@ -51,7 +51,7 @@ def production_python(directory: Path) -> Path:
         spec = importlib.util.find_spec(package)
         assert spec is not None and spec.submodule_search_locations
         (site / package).symlink_to(spec.submodule_search_locations[0])
-    for found in _closure("nvdra", "nodeagent"):
+    for found in _closure("nvdra", extra):
         _link(found, site)
     return directory / "bin" / "python"
 

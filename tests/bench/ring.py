@@ -1,6 +1,7 @@
-"""The product on the real ring: pods with and without a claim, the chart, the image, fifty agents.
+"""The product on the real ring: pods with and without a claim, the chart, the image, fifty agents,
+fifty ComputeDomains.
 
-Needs root, as the ring does. Parts: `pods` (with the chart and the image) and `pool`.
+Needs root, as the ring does. Parts: `pods` (with the chart and the image), `pool` and `domains`.
 """
 
 from __future__ import annotations
@@ -14,32 +15,38 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
 from tests.e2e.injectors.pool import AgentPool, a_pool
+from tests.e2e.product.domains import domain_values
 from tests.e2e.product.release import Product, load_image
 from tests.e2e.ring.cluster import RealCluster
 from tests.e2e.ring.storage import images_dir
 
-from . import ring_pods
+from . import ring_domains, ring_pods
 from .figures import cpu_s, print_document, progress, rounded, spread
 from .production import production_python
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+PARTS: Final = ("pods", "pool", "domains")
 _MIB: Final = 1 << 20
+_DOMAIN_ROUNDS: Final = 3
 
 
 def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python tests/bench ring")
-    parser.add_argument("parts", nargs="*", default=["pods", "pool"], metavar="{pods,pool}")
+    parser.add_argument("parts", nargs="*", default=PARTS, metavar=f"{{{','.join(PARTS)}}}")
     parser.add_argument("--rounds", type=int, default=20, help="pods of each kind (%(default)s)")
     parser.add_argument("--agents", type=int, default=50, help="in the pool (%(default)s)")
     parser.add_argument(
         "--steady-s", type=float, default=120.0, help="the pool is watched for this long"
     )
-    parser.add_argument("--quick", action="store_true", help="5 pods, 10 agents, 20 seconds")
+    parser.add_argument("--domains", type=int, default=50, help="at once (%(default)s)")
+    parser.add_argument(
+        "--quick", action="store_true", help="5 pods, 10 agents, 20 seconds, 5 domains"
+    )
     options = parser.parse_args(argv)
     if options.quick:
-        options.rounds, options.agents, options.steady_s = 5, 10, 20.0
+        options.rounds, options.agents, options.steady_s, options.domains = 5, 10, 20.0, 5
     print_document(_measure(options))
 
 
@@ -52,6 +59,8 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
             found |= _product(cluster, options.rounds)
         if "pool" in options.parts:
             found["pool"] = _pool(cluster, options)
+        if "domains" in options.parts:
+            found["domains"] = _domains(cluster, options.domains)
         leaving = time.monotonic()
     found["ring"]["stop_s"] = rounded(time.monotonic() - leaving)
     return found
@@ -72,6 +81,17 @@ def _product(cluster: RealCluster, rounds: int) -> dict[str, Any]:
         product.uninstall()
     chart = {"install_to_ready_s": rounded(product.install_s)}
     return {"image": image, "chart": chart, "pod_running": pods, "rounds": rounds}
+
+
+def _domains(cluster: RealCluster, count: int) -> dict[str, Any]:
+    load_image(cluster)
+    product = Product(cluster, domain_values())
+    try:
+        product.install()
+        rounds = asyncio.run(ring_domains.measure(product, count=count, rounds=_DOMAIN_ROUNDS))
+    finally:
+        product.uninstall()
+    return {"at_once": count, "rounds": _DOMAIN_ROUNDS, **rounds}
 
 
 def _pool(cluster: RealCluster, options: argparse.Namespace) -> dict[str, Any]:

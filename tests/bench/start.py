@@ -103,5 +103,4 @@ async def _memory(setting: Setting, cycles: int, *extra: str) -> dict[str, Any]:
 
 
 def _sizes(agent: RunningAgent) -> dict[str, float]:
-    sizes = {name: rounded(mib) for name, mib in agent.memory_mib().items()}
-    return {**sizes, "threads": agent.threads()}
+    return {**agent.memory_mib(), "threads": agent.threads()}

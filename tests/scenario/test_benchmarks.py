@@ -91,3 +91,25 @@ def test_domains_counts_what_the_controller_writes() -> None:
     assert 1 <= one["writes_per_node"] < 8
     assert one["bytes_per_node"] > 0
     assert document["many_domains"]["5"]["writes_each"] == 5
+
+
+@pytest.mark.timeout(300)
+def test_a_fleet_writes_no_more_than_eight_times_for_each_of_its_nodes() -> None:
+    document = run("fleet")
+    formed = document["nodes"]["3"]["formed"]
+    assert formed["agent"]["most_writes"] == 1
+    assert formed["writes_per_node"] <= 8
+    assert formed["conflicts"] == 0
+    assert formed["agent"]["bytes_received"]["watch computedomaincliques"] > 0
+    slowly = document["one_by_one"]["3"]["formed"]
+    assert slowly["writes_per_node"] >= formed["writes_per_node"]
+
+
+@pytest.mark.timeout(300)
+def test_the_controller_is_looked_at_as_a_process() -> None:
+    document = run("controller")
+    many = document["many_domains"]["3"]
+    assert many["writes_each"] <= 5
+    assert many["writes_each_removed"] <= 5
+    assert many["memory_mib"]["with_all"]["resident"] > 0
+    assert document["one_domain"]["2"]["cpu_s"] > 0

@@ -1,0 +1,88 @@
+"""The real controller as a process, with what a production image has, and what is seen of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+from nvdra_api.names import NAMESPACE
+
+from .figures import cpu_s, memory_mib
+from .production import environ
+
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from nvdra_sim.cluster.apiserver import ApiServer
+
+_PATIENCE_S: Final = 120.0
+_FLAGS: Final = (
+    *("--image-name", "nvdra:bench"),
+    *("--log-verbosity-cd-daemon", "4"),
+    *("--namespace", NAMESPACE),
+)
+ELECTION: Final = ("--leader-election-enabled", "true")
+"""With the default times: 15 s for a lease, renewed every 2 s."""
+
+
+class ControllerProcess:
+    """`log` is the file that it writes its lines into."""
+
+    def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
+        self._process = process
+        self._log = log
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def memory_mib(self) -> dict[str, float]:
+        return memory_mib(self.pid)
+
+    def cpu_s(self) -> float:
+        return cpu_s(self.pid)
+
+    async def said(self, words: str) -> float:
+        """Wait until it has said these words; answers when that was seen, on the steady clock."""
+        async with asyncio.timeout(_PATIENCE_S):
+            while words not in self._log.read_text():
+                if self._process.returncode is not None:
+                    raise RuntimeError(f"the controller ended:\n{self._log.read_text()}")
+                await asyncio.sleep(0.01)
+        return time.monotonic()
+
+    async def end(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+        await self._process.wait()
+
+
+@asynccontextmanager
+async def a_controller(
+    python: Path, server: ApiServer, root: Path, *flags: str, name: str = "controller-0"
+) -> AsyncIterator[ControllerProcess]:
+    """Killed at the end, if it still runs."""
+    account, log = root / "account", root / f"{name}.log"
+    account.mkdir(exist_ok=True)
+    (account / "ca.crt").write_text(server.ca_pem)
+    (account / "token").write_text(server.token)
+    host, port = server.url.removeprefix("https://").rsplit(":", 1)
+    variables = {"KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port, "POD_NAME": name}
+    with log.open("wb") as lines:
+        process = await asyncio.create_subprocess_exec(
+            *(str(python), "-m", "nvdra_operator.main", "--service-account-dir", str(account)),
+            *(*_FLAGS, *flags),
+            env=environ(**variables),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=lines,
+            stderr=lines,
+        )
+    try:
+        yield ControllerProcess(process, log)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
