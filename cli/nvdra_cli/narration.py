@@ -66,8 +66,9 @@ class Narrator:
             where = node.directories
             self._print(Text(f"  {node.name}: {where.root}, agent's log {where.agent_log}"))
         if not cluster.nodes:
-            self._print(Text("Run an agent by hand:"))
-            self._print(Text(f"  {shlex.join(cluster.command_by_hand())}"))
+            self._print(Text("Run agents and the controller by hand:"))
+            for command in cluster.commands_by_hand():
+                self._print(Text(f"  {shlex.join(command)}"))
 
 
 def _news(pod: PodView) -> tuple[str, str]:

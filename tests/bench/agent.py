@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from nvdra_kube.resources import RESOURCE_SLICES
 from nvdra_kube.session import KubeSession
-from nvdra_sim.cluster.node import ApiAccess, MachineChoice, NodeDirectories
+from nvdra_sim.cluster.node import MachineChoice, NodeDirectories
 
 from .api_server import DRIVER, NODE
+from .figures import memory_mib
 from .production import environ
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Sequence
 
     from nvdra_kube.api import KubeApi
+    from nvdra_sim.cluster.access import ApiAccess
 
 PATIENCE_S = 60.0
 
@@ -60,11 +62,8 @@ class RunningAgent:
     serving_s: float
 
     def memory_mib(self) -> dict[str, float]:
-        """Resident, proportional (shared pages divided among their users), and anonymous memory."""
-        text = Path(f"/proc/{self.process.pid}/smaps_rollup").read_text()
-        fields = dict(line.split(":", 1) for line in text.splitlines()[1:])
-        wanted = {"resident": "Rss", "proportional": "Pss", "anonymous": "Anonymous"}
-        return {name: int(fields[key].split()[0]) / 1024 for name, key in wanted.items()}
+        """As `figures` has it."""
+        return memory_mib(self.process.pid)
 
     def files(self) -> int:
         """Open ones, sockets and the like too."""

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nvdra_sim.cluster.node import ApiAccess, NodeDirectories
+from nvdra_sim.cluster.access import ApiAccess
+from nvdra_sim.cluster.node import NodeDirectories
 
 from .agent import Node
 from .child import Child, child

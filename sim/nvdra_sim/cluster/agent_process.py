@@ -1,18 +1,16 @@
-"""A node agent as a process of its own: started, watched, restarted, and gone with its parent."""
+"""A program of ours as a process: started, watched, restarted, and gone with its parent."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
-import functools
-import os
-import signal
 import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import structlog
+
+from nvdra_sim.cluster.parent_death import die_with_this_process
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,16 +18,14 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-_PR_SET_PDEATHSIG = 1
 _STOP_S = 10.0
 _RESTART_PAUSE_S = 0.5
 _HOPELESS_STARTS = 3
-_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(slots=True)
 class AgentProcess:
-    """Keeps `python -m MODULE ARGUMENTS` running, as a DaemonSet would; its log goes to a file.
+    """Keeps `python -m MODULE ARGUMENTS` running, as a kubelet would; its log goes to a file.
 
     `run()` is the owner's task: cancelling it stops the process, with SIGTERM first.
     """
@@ -38,6 +34,8 @@ class AgentProcess:
     arguments: Sequence[str]
     environ: Mapping[str, str]
     log_file: Path
+    wrapper: Sequence[str] = ()
+    """A program that becomes this one, with its arguments."""
     starts: int = field(default=0, init=False)
     hopeless: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     """Set when it ended by itself a few times in a row: whatever is wrong will stay."""
@@ -51,13 +49,13 @@ class AgentProcess:
 
     def command(self) -> list[str]:
         """What runs, for people who want to run it by hand."""
-        return [sys.executable, "-m", self.module, *self.arguments]
+        return [*self.wrapper, sys.executable, "-m", self.module, *self.arguments]
 
     async def run(self) -> None:
         """Start, wait, start again; for ever."""
         while True:
             code = await self._run_once()
-            log.warning("node agent ended", code=code, log=str(self.log_file))
+            log.warning("program ended", module=self.module, code=code, log=str(self.log_file))
             if self.starts >= _HOPELESS_STARTS:
                 self.hopeless.set()
             await asyncio.sleep(_RESTART_PAUSE_S)
@@ -82,20 +80,13 @@ class AgentProcess:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
-                preexec_fn=functools.partial(_die_with, os.getpid()),
+                preexec_fn=die_with_this_process(),
             )
         self.starts += 1
         try:
             return await process.wait()
         finally:
             await _stop(process)
-
-
-def _die_with(parent: int) -> None:
-    """A killed simulator must not leave agents behind, whatever killed it."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:

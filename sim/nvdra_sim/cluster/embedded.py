@@ -9,98 +9,125 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Final
 
-import structlog
 import yaml
 
-from nvdra_kube.resources import DEVICE_CLASSES, NODES, RESOURCE_SLICES
+from nvdra_api.names import COMPUTE_DOMAIN_DRIVER, GPU_DRIVER, NAMESPACE
+from nvdra_kube.resources import DEVICE_CLASSES, NAMESPACES, NODES, RESOURCE_SLICES
+from nvdra_sim.cluster.access import ApiAccess
 from nvdra_sim.cluster.apiserver import ApiServer, ClusterStore, LocalApi
 from nvdra_sim.cluster.controllers import ControllerManager
+from nvdra_sim.cluster.domains import (
+    CONTROLLER_MODULE,
+    controller_arguments,
+    controllers,
+    install_definitions,
+)
 from nvdra_sim.cluster.kubelet import ImageStore
+from nvdra_sim.cluster.kubelet.driver_image import driver_images
 from nvdra_sim.cluster.node import (
     AGENT_MODULE,
-    ApiAccess,
+    DOMAIN_AGENT_MODULE,
+    AgentSetup,
     MachineChoice,
     NodeDirectories,
     SimulatedNode,
 )
+from nvdra_sim.cluster.node_lifecycle import mark_reachable, mark_unreachable
+from nvdra_sim.cluster.parts import ClusterBroken, Parts
 from nvdra_sim.cluster.scheduler import Scheduler
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Sequence
 
     from nvdra_sim.cluster.agent_process import AgentProcess
+    from nvdra_sim.cluster.domains import ControllerProcess, DomainPlan
 
-log = structlog.get_logger(__name__)
+__all__ = ["ClusterBroken", "ClusterNotReady", "ClusterPlan", "EmbeddedCluster", "embedded_cluster"]
 
-GPU_DRIVER = "gpu.nvidia.com"
-NODE_BY_HAND = "node-1"
+NODE_BY_HAND: Final = "node-1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterPlan:
-    """What to start. `nodes` may be 0: a control plane alone."""
+    """What to start. `nodes` may be 0: a control plane alone.
+
+    `gpus` False leaves the GPU driver out, `compute_domains` None the controller and the driver of
+    ComputeDomains; the API serves them all the same.
+    """
 
     nodes: int = 1
     machine: MachineChoice = field(default_factory=MachineChoice)
     feature_gates: str = ""
+    gpus: bool = True
+    compute_domains: DomainPlan | None = None
 
 
 class ClusterNotReady(Exception):
     """A part of the cluster did not come up; the text says which, and shows its last words."""
 
 
-class ClusterBroken(Exception):
-    """A part of the cluster ended while it was in use; the text says which, and why."""
-
-
 @dataclass(slots=True)
 class EmbeddedCluster:
-    """A running cluster; made by `embedded_cluster()`. Everything it wrote lies below `root`."""
+    """A running cluster; made by `embedded_cluster()`. Everything it wrote lies below `root`.
+
+    `agents` serve GPUs, `domain_agents` ComputeDomains, both by node.
+    """
 
     root: Path
+    plan: ClusterPlan
     store: ClusterStore
     api: LocalApi
     server: ApiServer
-    machine: MachineChoice
     nodes: list[SimulatedNode]
+    access: ApiAccess
+    images: ImageStore
+    parts: Parts
     agents: dict[str, AgentProcess] = field(default_factory=dict)
+    domain_agents: dict[str, AgentProcess] = field(default_factory=dict)
+    controllers: list[ControllerProcess] = field(default_factory=list)
 
     @property
     def kubeconfig(self) -> Path:
         return self.root / "kubeconfig"
 
-    async def wait_ready(self, *, timeout_s: float) -> None:
-        """Until every node's driver is registered and its slices stand in the API.
+    def node(self, name: str) -> SimulatedNode:
+        """Raises `KeyError`."""
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise KeyError(name)
 
-        Raises `ClusterNotReady` after `timeout_s`, or when an agent ends again and again.
+    async def wait_ready(self, *, timeout_s: float) -> None:
+        """Until every node's drivers are registered and their slices stand in the API, and the
+        controllers work.
+
+        Raises `ClusterNotReady` after `timeout_s`, or when a program ends again and again.
         """
         for node in self.nodes:
-            agent = self.agents[node.name]
-            ready = asyncio.create_task(self._wait_node(node), name=f"{node.name} ready")
-            hopeless = asyncio.create_task(agent.hopeless.wait(), name=f"{node.name} hopeless")
-            try:
-                await asyncio.wait(
-                    (ready, hopeless), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
-                )
-                if not ready.done():
-                    what = f"ended {agent.starts} times" if hopeless.done() else "is not ready"
-                    raise ClusterNotReady(self._not_ready(node, what))
-                await ready
-            finally:
-                ready.cancel()
-                hopeless.cancel()
-                await asyncio.gather(ready, hopeless, return_exceptions=True)
+            await self.wait_node(node.name, timeout_s=timeout_s)
+        for controller in self.controllers:
+            await self._wait(
+                controller.wait_ready(), controller.process, controller.name, timeout_s
+            )
 
-    async def _wait_node(self, node: SimulatedNode) -> None:
-        await node.kubelet.wait_registered(GPU_DRIVER)
-        await self._wait_slices(node.name)
+    async def wait_node(self, name: str, *, timeout_s: float) -> None:
+        """The same for the drivers of one node."""
+        node = self.node(name)
+        for agents, driver in (
+            (self.agents, GPU_DRIVER),
+            (self.domain_agents, COMPUTE_DOMAIN_DRIVER),
+        ):
+            if agent := agents.get(name):
+                what = f"the driver on {name}"
+                await self._wait(node.wait_ready(driver), agent, what, timeout_s)
 
     async def inventory(self) -> dict[str, dict[str, int]]:
         """How many devices of which product each node offers."""
         found: dict[str, dict[str, int]] = {node.name: {} for node in self.nodes}
-        for body in (await self.api.list(RESOURCE_SLICES))["items"]:
+        selector = f"spec.driver={GPU_DRIVER}"
+        for body in (await self.api.list(RESOURCE_SLICES, field_selector=selector))["items"]:
             products = found.setdefault(body["spec"].get("nodeName", ""), {})
             for device in body["spec"].get("devices", ()):
                 attributes = device["attributes"]
@@ -109,57 +136,110 @@ class EmbeddedCluster:
                 products[name] = products.get(name, 0) + 1
         return found
 
-    def command_by_hand(self) -> list[str]:
-        """An agent's command line, for a cluster without nodes."""
+    async def power_off(self, name: str) -> None:
+        """The node is gone at once, programs and containers with SIGKILL; the API hears of it as
+        from a node that has fallen silent."""
+        for agents in (self.agents, self.domain_agents):
+            if agent := agents.get(name):
+                agent.kill()
+        await self.parts.stop(self._parts_of(name))
+        await mark_unreachable(self.api, name)
+
+    async def power_on(self, name: str) -> None:
+        """Another boot of a node that is off. Needs namespaces; `wait_node()` waits for it."""
+        self.node(name).boot()
+        await mark_reachable(self.api, name)
+        self._start(name)
+
+    def add_node(self) -> SimulatedNode:
+        """One more, of the same hardware; `wait_node()` waits for it."""
+        number = len(self.nodes) + 1
+        name = f"node-{number}"
+        node = SimulatedNode(
+            name=name, root=self.root / f"n{number}", api=self.api, images=self.images
+        )
+        self.nodes.append(node)
+        self._start(name)
+        return node
+
+    def commands_by_hand(self) -> list[list[str]]:
+        """Command lines of agents and controller, for a cluster without nodes."""
         directories = NodeDirectories(self.root / "by-hand")
-        # Beside the interpreter: whoever runs `.venv/bin/nvdra` need not have it in PATH.
-        beside = Path(sys.executable).with_name("nvdra-gpu-plugin")
-        program = [str(beside)] if beside.exists() else [sys.executable, "-m", AGENT_MODULE]
+        kubeconfig = ["--kubeconfig", str(self.kubeconfig)]
+        agent = [*directories.agent_arguments(NODE_BY_HAND, self.plan.machine), *kubeconfig]
+        domains = [*agent, "--namespace", NAMESPACE]
+        controller = ["--pod-name", "controller", *controller_arguments("mirror"), *kubeconfig]
         return [
-            *program,
-            *directories.agent_arguments(NODE_BY_HAND, self.machine),
-            *("--kubeconfig", str(self.kubeconfig)),
+            [*_program("nvdra-gpu-plugin", AGENT_MODULE), *agent],
+            [*_program("nvdra-compute-domain-plugin", DOMAIN_AGENT_MODULE), *domains],
+            [*_program("nvdra-controller", CONTROLLER_MODULE), *controller],
         ]
 
-    async def _wait_slices(self, node: str) -> None:
-        selector = f"spec.driver={GPU_DRIVER},spec.nodeName={node}"
-        listed = await self.api.list(RESOURCE_SLICES, field_selector=selector)
-        if listed["items"]:
-            return
-        revision = listed["metadata"]["resourceVersion"]
-        async for event in self.api.watch(
-            RESOURCE_SLICES, resource_version=revision, field_selector=selector
-        ):
-            if event.type == "ADDED":
-                return
+    def _start(self, name: str) -> None:
+        node, plan = self.node(name), self.plan
+        self.parts.start(f"kubelet {name}", node.kubelet.run)
+        setup = AgentSetup(plan.machine, self.access, plan.feature_gates)
+        if plan.gpus:
+            self.agents[name] = agent = node.agent(setup)
+            self.parts.start(f"agent {name}", agent.run)
+        if plan.compute_domains is not None:
+            agent = node.domain_agent(setup, flags=plan.compute_domains.plugin_flags)
+            self.domain_agents[name] = agent
+            self.parts.start(f"domain agent {name}", agent.run)
 
-    def _not_ready(self, node: SimulatedNode, what: str) -> str:
-        last = self.agents[node.name].last_lines()
+    def _parts_of(self, name: str) -> list[str]:
+        found = [f"kubelet {name}"]
+        found += [f"agent {name}"] if name in self.agents else []
+        return found + ([f"domain agent {name}"] if name in self.domain_agents else [])
+
+    async def _wait(
+        self, condition: Awaitable[None], process: AgentProcess, what: str, timeout_s: float
+    ) -> None:
+        ready = asyncio.ensure_future(condition)
+        hopeless = asyncio.create_task(process.hopeless.wait(), name=f"{what} hopeless")
+        try:
+            await asyncio.wait(
+                (ready, hopeless), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not ready.done():
+                why = f"ended {process.starts} times" if hopeless.done() else "is not ready"
+                raise ClusterNotReady(self._not_ready(f"{what} {why}", process))
+            await ready
+        finally:
+            ready.cancel()
+            hopeless.cancel()
+            await asyncio.gather(ready, hopeless, return_exceptions=True)
+
+    def _not_ready(self, problem: str, process: AgentProcess) -> str:
+        last = process.last_lines()
         if not last:
-            return f"the driver on {node.name} {what} and wrote no log; is {self.root} full?"
-        return f"the driver on {node.name} {what}; the end of its log:\n{last}"
+            return f"{problem} and wrote no log; is {self.root} full?"
+        return f"{problem}; the end of its log:\n{last}"
 
 
 @asynccontextmanager
 async def embedded_cluster(plan: ClusterPlan, *, root: Path) -> AsyncIterator[EmbeddedCluster]:
     """Start everything that `plan` names; all of it has ended when the context is left.
 
-    Agents may still be starting: `wait_ready()` waits for them. Raises `ClusterBroken`.
+    Programs may still be starting: `wait_ready()` waits for them. Raises `ClusterBroken`.
     """
     async with AsyncExitStack() as stack:
         store = ClusterStore()
         api = LocalApi(store)
         nodes: list[SimulatedNode] = []
         server = await stack.enter_async_context(ApiServer(store, pod_logs=partial(_logs, nodes)))
-        cluster = EmbeddedCluster(root, store, api, server, plan.machine, nodes)
-        _write_access(cluster)
+        access = _write_access(server, root)
         await _install(api)
         if not plan.nodes:
-            await _prepare_node_by_hand(cluster)
-        tasks = await stack.enter_async_context(_Tasks())
-        tasks.start("scheduler", Scheduler(api).run)
-        tasks.start("controllers", ControllerManager(api).run)
-        _add_nodes(cluster, plan, tasks)
+            await _prepare_node_by_hand(api, root)
+        parts = await stack.enter_async_context(Parts())
+        images = ImageStore(root / "images", own=driver_images())
+        cluster = EmbeddedCluster(root, plan, store, api, server, nodes, access, images, parts)
+        parts.start("scheduler", Scheduler(api).run)
+        parts.start("controllers", ControllerManager(api).run)
+        _start_controllers(cluster)
+        for _ in range(plan.nodes):
+            cluster.add_node()
         yield cluster
 
 
@@ -172,91 +252,49 @@ def _logs(nodes: Sequence[SimulatedNode], namespace: str, pod: str, container: s
     raise LookupError(f"no container {container!r} of pod {namespace}/{pod} has run")
 
 
-def _add_nodes(cluster: EmbeddedCluster, plan: ClusterPlan, tasks: _Tasks) -> None:
-    images = ImageStore(cluster.root / "images")
-    access = ApiAccess(
-        host="127.0.0.1",
-        port=cluster.server.port,
-        service_account_dir=cluster.root / "serviceaccount",
+def _start_controllers(cluster: EmbeddedCluster) -> None:
+    plan = cluster.plan
+    if plan.compute_domains is None or not plan.nodes:
+        return
+    cluster.controllers += controllers(
+        plan.compute_domains,
+        access=cluster.access,
+        root=cluster.root,
+        feature_gates=plan.feature_gates,
     )
-    for number in range(1, plan.nodes + 1):
-        name = f"node-{number}"
-        node = SimulatedNode(
-            name=name, root=cluster.root / f"n{number}", api=cluster.api, images=images
-        )
-        agent = node.agent(machine=plan.machine, access=access, feature_gates=plan.feature_gates)
-        cluster.nodes.append(node)
-        cluster.agents[name] = agent
-        tasks.start(f"kubelet {name}", node.kubelet.run)
-        tasks.start(f"agent {name}", agent.run)
+    for controller in cluster.controllers:
+        cluster.parts.start(controller.name, controller.process.run)
 
 
-def _write_access(cluster: EmbeddedCluster) -> None:
-    directory = cluster.root / "serviceaccount"
+def _write_access(server: ApiServer, root: Path) -> ApiAccess:
+    directory = root / "serviceaccount"
     directory.mkdir(parents=True)
-    (directory / "ca.crt").write_text(cluster.server.ca_pem)
-    (directory / "token").write_text(cluster.server.token)
-    (directory / "namespace").write_text("dra-driver-nvidia-gpu")
-    cluster.kubeconfig.write_text(cluster.server.kubeconfig())
-    cluster.kubeconfig.chmod(0o600)
+    (directory / "ca.crt").write_text(server.ca_pem)
+    (directory / "token").write_text(server.token)
+    (directory / "namespace").write_text(NAMESPACE)
+    kubeconfig = root / "kubeconfig"
+    kubeconfig.write_text(server.kubeconfig())
+    kubeconfig.chmod(0o600)
+    return ApiAccess(host="127.0.0.1", port=server.port, service_account_dir=directory)
 
 
-async def _prepare_node_by_hand(cluster: EmbeddedCluster) -> None:
+async def _prepare_node_by_hand(api: LocalApi, root: Path) -> None:
     """An agent needs its Node object and its directories, also where no kubelet makes them."""
-    NodeDirectories(cluster.root / "by-hand").create()
+    NodeDirectories(root / "by-hand").create()
     node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE_BY_HAND}}
-    await cluster.api.create(NODES, node)
+    await api.create(NODES, node)
 
 
 async def _install(api: LocalApi) -> None:
     """The objects that the driver's installation brings."""
+    await api.create(NAMESPACES, {"metadata": {"name": NAMESPACE}})
+    await install_definitions(api)
     text = (resources.files("nvdra_sim.cluster") / "install" / "deviceclasses.yaml").read_text()
     for body in yaml.safe_load_all(text):
         await api.create(DEVICE_CLASSES, body)
 
 
-class _Tasks:
-    """Eternal tasks with names. All end with the context, and it with the first that ends."""
-
-    def __init__(self) -> None:
-        self._tasks: list[asyncio.Task[None]] = []
-        self._owner: asyncio.Task[Any] | None = None
-        self._ended: asyncio.Task[None] | None = None
-
-    def start(self, name: str, run: Callable[[], Any]) -> None:
-        task = asyncio.create_task(run(), name=name)
-        task.add_done_callback(self._end)
-        self._tasks.append(task)
-
-    async def __aenter__(self) -> Self:
-        self._owner = asyncio.current_task()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        """All at once: nothing of the cluster outlives it, so no order matters.
-
-        Raises `ClusterBroken` in place of the cancellation that a part's end led to.
-        """
-        owner, self._owner = self._owner, None
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        if owner is not None and self._ended is not None:
-            owner.uncancel()
-            cause = self._ended.exception()
-            raise ClusterBroken(f"{self._ended.get_name()} ended: {_told(cause)}") from cause
-
-    def _end(self, task: asyncio.Task[None]) -> None:
-        """Without one of its parts a cluster would only stand still, and nobody know why."""
-        if task.cancelled() or self._owner is None or self._ended is not None:
-            return
-        log.error("a part of the cluster ended", part=task.get_name(), exc_info=task.exception())
-        self._ended = task
-        self._owner.cancel()
-
-
-def _told(cause: BaseException | None) -> str:
-    """The first cause: groups of exceptions say nothing themselves."""
-    while isinstance(cause, BaseExceptionGroup):
-        cause = cause.exceptions[0]
-    return f"{type(cause).__name__}: {cause}" if cause else "without an error"
+def _program(name: str, module: str) -> list[str]:
+    """Beside the interpreter: whoever runs `.venv/bin/nvdra` need not have it in PATH."""
+    beside = Path(sys.executable).with_name(name)
+    return [str(beside)] if beside.exists() else [sys.executable, "-m", module]

@@ -20,9 +20,10 @@ from nvdra_kube.resources import NODES, RESOURCE_CLAIMS, RESOURCE_SLICES
 from nvdra_nodeagent.claims.model import ClaimRef
 from nvdra_nodeagent.kubelet.proto import dra_v1_pb2
 from nvdra_nodeagent.kubelet.proto.dra_v1_grpc import DRAPluginStub
+from nvdra_sim.cluster.access import ApiAccess
 from nvdra_sim.cluster.agent_process import AgentProcess
 from nvdra_sim.cluster.apiserver import ApiServer, ClusterStore, LocalApi
-from nvdra_sim.cluster.node import AGENT_MODULE, ApiAccess, MachineChoice, NodeDirectories
+from nvdra_sim.cluster.node import AGENT_MODULE, MachineChoice, NodeDirectories
 from nvdra_sim.hardware import SimulatedHardware
 from nvdra_testing.claims import NODE, a_claim_body, a_ref
 from nvdra_testing.kubelet import dial
@@ -118,7 +119,7 @@ class ProcessNode:
             port=self.server.port,
             service_account_dir=self.root / "serviceaccount",
         )
-        process = self.agent = _Wrapped(
+        process = self.agent = AgentProcess(
             module=AGENT_MODULE,
             arguments=[
                 *self.directories.agent_arguments(NODE, MachineChoice(profile="h100")),
@@ -162,16 +163,6 @@ class ProcessNode:
             return {ref.name: NO_ANSWER for ref in refs}
         given = {uid: entry.error for uid, entry in answer.claims.items()}
         return {ref.name: given.get(ref.uid, NO_ANSWER) for ref in refs}
-
-
-@dataclass(slots=True)
-class _Wrapped(AgentProcess):
-    """An agent that is started by another program."""
-
-    wrapper: Sequence[str] = ()
-
-    def command(self) -> list[str]:
-        return [*self.wrapper, *AgentProcess.command(self)]
 
 
 def _on_small_disk(directory: Path) -> list[str]:

@@ -19,7 +19,7 @@ from nvdra_kube.resources import (
 )
 from nvdra_sim.cluster.embedded import ClusterPlan, embedded_cluster
 from nvdra_sim.cluster.kubelet import ImageStore
-from nvdra_sim.cluster.node import ApiAccess, MachineChoice, SimulatedNode
+from nvdra_sim.cluster.node import AgentSetup, MachineChoice, SimulatedNode
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -69,12 +69,8 @@ class RollingNode:
         self, pod_uid: str, *flags: str, profile: str = "h100", rolling: bool = True
     ) -> AsyncIterator[RollingAgent]:
         """A new pod's agent that the kubelet has registered."""
-        access = ApiAccess(
-            host="127.0.0.1",
-            port=self.cluster.server.port,
-            service_account_dir=self.cluster.root / "serviceaccount",
-        )
-        made = self.node.agent(machine=MachineChoice(profile=profile), access=access)
+        machine = MachineChoice(profile=profile)
+        made = self.node.agent(AgentSetup(machine, self.cluster.access))
         own = ("--rolling-update", "true", "--pod-uid", pod_uid) if rolling else ()
         process = replace(
             made,

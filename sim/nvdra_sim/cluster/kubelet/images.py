@@ -1,7 +1,8 @@
 """Stand-in container images: one small root file system under every name that a Pod asks for.
 
 No image is ever pulled. The content is a shell and a listed set of this machine's own programs
-with the libraries they load, copied once; nothing of it needs privileges.
+with the libraries they load, copied once; nothing of it needs privileges. Names may be given
+images of their own.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import tempfile
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from nvdra_sim.cluster.kubelet.cdi_spec import Mount
 
 PROGRAMS = (
     "bash", "sh", "awk", "basename", "cat", "chmod", "cp", "cut", "date", "df", "dirname",
@@ -64,6 +67,43 @@ class InvalidImageName(ImageError):
     """What the Pod names is no reference to an image."""
 
 
+class ImageContent(Protocol):
+    """What is in an image: files that are copied, and directories of this machine."""
+
+    @property
+    def label(self) -> str:
+        """The name of its directory."""
+        ...
+
+    @property
+    def mounts(self) -> Sequence[Mount]:
+        """Directories of this machine that every container of it has."""
+        ...
+
+    def host_command(self, program: str) -> tuple[str, ...]:
+        """How to run one of its programs without a container; () where that is not possible."""
+        ...
+
+    def build(self, root: Path) -> None:
+        """Raises `ImageError` and `OSError`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StandIn:
+    """A shell, and those of `programs` that this machine has."""
+
+    programs: Sequence[str] = PROGRAMS
+    label: str = "stand-in"
+    mounts: tuple[Mount, ...] = ()
+
+    def host_command(self, program: str) -> tuple[str, ...]:
+        return ()
+
+    def build(self, root: Path) -> None:
+        build_root(root, self.programs)
+
+
 @dataclass(frozen=True, slots=True)
 class Image:
     """A finished root file system; its files are never written to after it was built."""
@@ -72,6 +112,7 @@ class Image:
     directories: tuple[str, ...]
     links: tuple[tuple[str, str], ...]
     files: tuple[str, ...]
+    content: ImageContent = field(default_factory=StandIn)
 
     def unpack(self, target: Path) -> None:
         """Make a writable root file system at `target`: programs as hard links, /etc as copies."""
@@ -87,11 +128,15 @@ class Image:
 
 @dataclass(slots=True)
 class ImageStore:
-    """Images kept below `directory`; several processes may share it."""
+    """Images kept below `directory`; several processes may share it.
+
+    `own` has the contents of images that are something else than the stand-in.
+    """
 
     directory: Path
     programs: Sequence[str] = PROGRAMS
-    _image: Image | None = field(init=False, default=None)
+    own: Mapping[str, ImageContent] = field(default_factory=dict)
+    _images: dict[str, Image] = field(init=False, default_factory=dict)
     _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
 
     def image(self, name: str) -> Image:
@@ -103,39 +148,41 @@ class ImageStore:
             raise ImageError("the container names no image; set spec.containers[].image")
         if not _REFERENCE.fullmatch(name):
             raise InvalidImageName(f"couldn't parse image name {name!r}: invalid reference format")
+        content = self.own.get(name) or StandIn(self.programs)
         with self._lock:
-            if self._image is None:
-                self._image = self._open_or_explain()
-            return self._image
+            if content.label not in self._images:
+                self._images[content.label] = self._open_or_explain(content)
+            return self._images[content.label]
 
     def contents(self) -> tuple[str, ...]:
         """Paths of the programs and files in the image, sorted."""
         image = self.image("contents")
         return tuple(sorted(f"/{name}" for name in image.files))
 
-    def _open_or_explain(self) -> Image:
+    def _open_or_explain(self, content: ImageContent) -> Image:
         try:
-            return self._open()
+            return self._open(content)
         except OSError as exc:
             raise ImageError(
                 f"stand-in image below {self.directory}: {exc}; use a writable directory with space"
             ) from exc
 
-    def _open(self) -> Image:
-        root = self.directory / "stand-in"
+    def _open(self, content: ImageContent) -> Image:
+        root = self.directory / content.label
         if not root.is_dir():
             self.directory.mkdir(parents=True, exist_ok=True)
             building = Path(tempfile.mkdtemp(prefix=".building-", dir=self.directory))
             try:
-                _build(building, self.programs)
+                content.build(building)
                 building.chmod(0o755)
                 _rename_unless_there(building, root)
             finally:
                 shutil.rmtree(building, ignore_errors=True)
-        return _scan(root)
+        return _scan(root, content)
 
 
-def _build(root: Path, programs: Iterable[str]) -> None:
+def build_root(root: Path, programs: Iterable[str]) -> None:
+    """A root file system with these programs. Raises `ImageError` without a shell."""
     for name in _DIRECTORIES:
         (root / name).mkdir(parents=True, exist_ok=True)
     for name in _MERGED:
@@ -148,10 +195,8 @@ def _build(root: Path, programs: Iterable[str]) -> None:
         raise ImageError(f"no bash and no sh in {', '.join(_HOST_DIRECTORIES)}; install a shell")
     for path in found:
         shutil.copy(path, root / "usr/bin" / path.name, follow_symlinks=True)
-    for path in _libraries(found):
-        target = root / str(path).lstrip("/")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, target, follow_symlinks=True)
+    for path in libraries_of(found):
+        copy_in(root, path)
     cache = Path("/etc/ld.so.cache")
     if cache.is_file():
         shutil.copy(cache, root / "etc/ld.so.cache")
@@ -166,7 +211,14 @@ def _find(name: str) -> Path | None:
     return None
 
 
-def _libraries(programs: Sequence[Path]) -> list[Path]:
+def copy_in(root: Path, path: Path) -> None:
+    """Put a file of this machine at the same place below `root`."""
+    target = root / str(path).lstrip("/")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(path, target, follow_symlinks=True)
+
+
+def libraries_of(programs: Sequence[Path]) -> list[Path]:
     """What the dynamic loader would load, as `ldd` lists it; static programs need nothing."""
     ldd = shutil.which("ldd")
     if ldd is None:
@@ -194,7 +246,7 @@ def _rename_unless_there(building: Path, root: Path) -> None:
             raise
 
 
-def _scan(root: Path) -> Image:
+def _scan(root: Path, content: ImageContent) -> Image:
     directories: list[str] = []
     links: list[tuple[str, str]] = []
     files: list[str] = []
@@ -208,7 +260,7 @@ def _scan(root: Path) -> Image:
                 directories.append(relative)
             else:
                 files.append(relative)
-    return Image(root, tuple(sorted(directories)), tuple(links), tuple(files))
+    return Image(root, tuple(sorted(directories)), tuple(links), tuple(files), content)
 
 
 def _place(source: Path, target: Path, *, copied: bool) -> None:

@@ -2,7 +2,8 @@
 
 For machines that forbid user namespaces. Nothing of the image runs; the shell's command line is
 interpreted here, and `nvidia-smi` is the simulated driver's own script, shown only those device
-nodes that the container's CDI edits name. The log of every such container says so.
+nodes that the container's CDI edits name. The log of every such container says so. The driver's own
+programs run as plain processes.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nvdra_sim.cluster.kubelet.container import StartError, runtime_config
+from nvdra_sim.cluster.kubelet.host_process import start_on_host
 
 if TYPE_CHECKING:
     from nvdra_sim.cluster.kubelet.container import ContainerSpec, RunningContainer
@@ -44,6 +46,8 @@ class InterpretedRuntime:
     reason: str
 
     async def start(self, spec: ContainerSpec) -> RunningContainer:
+        if command := spec.image.content.host_command(spec.args[0]):
+            return await start_on_host(spec, command)
         await asyncio.to_thread(self._lay_out, spec)
         notice = (
             f"[no namespaces on this machine ({self.reason}): interpreting "

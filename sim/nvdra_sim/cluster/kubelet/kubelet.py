@@ -66,8 +66,10 @@ class Kubelet:
         labels: Mapping[str, str] | None = None,
         times: KubeletTimes | None = None,
         runtime: ContainerRuntime | None = None,
+        boot_id: Path | None = None,
     ) -> None:
-        """`runtime` is chosen by what the machine allows unless given."""
+        """`runtime` is chosen by what the machine allows unless given. `boot_id` is a file that
+        containers see in place of the machine's own."""
         self._api = api
         self._node = node
         self._root = root
@@ -75,6 +77,7 @@ class Kubelet:
         self._labels = labels or {}
         self._times = times or KubeletTimes()
         self._runtime = runtime
+        self._boot_id = boot_id
         self._wiper = SliceWiper(api, node=node, delay_s=self._times.wipe_delay_s)
         self.plugins = PluginRegistry(
             root / "plugins_registry",
@@ -159,6 +162,7 @@ class Kubelet:
             runtime=self._runtime or await choose_runtime(),
             images=self._images,
             cdi=CdiRegistry([self._root / "cdi"]),
+            boot_id=self._boot_id,
         )
         return PodServices(
             api=self._api,

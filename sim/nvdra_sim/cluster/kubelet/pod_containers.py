@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from nvdra_kube.backoff import Backoff
-from nvdra_sim.cluster.kubelet.cdi_spec import CdiError
+from nvdra_sim.cluster.kubelet.cdi_spec import CdiError, Mount
 from nvdra_sim.cluster.kubelet.container import ContainerSpec, StartError
 from nvdra_sim.cluster.kubelet.images import ImageError, InvalidImageName
 from nvdra_sim.cluster.kubelet.pod_spec import (
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 
 _FIRST = asyncio.FIRST_COMPLETED
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
 class InitFailed(Exception):
@@ -62,6 +63,7 @@ class ContainerStarter:
     runtime: ContainerRuntime
     images: ImageStore
     cdi: CdiRegistry
+    boot_id: Path | None = None
 
     async def start(
         self, pod: Body, container: Body, *, cdi_ids: tuple[str, ...], directory: Path, attempt: int
@@ -78,16 +80,21 @@ class ContainerStarter:
         name = container["name"]
         try:
             env = environment(pod, container)
+            image = self.images.image(container.get("image", ""))
             return ContainerSpec(
                 name=name,
-                image=self.images.image(container.get("image", "")),
+                image=image,
                 bundle=directory / f"{name}.{attempt}",
                 log=log_path(directory, name, attempt),
                 args=command(container, env),
                 env=env,
                 cwd=container.get("workingDir") or "/",
                 hostname=host_name(pod),
-                volumes=volume_mounts(pod, container, directory / "volumes"),
+                volumes=(
+                    *image.content.mounts,
+                    *self._of_the_boot(),
+                    *volume_mounts(pod, container, directory / "volumes"),
+                ),
                 edits=self.cdi.resolve(cdi_ids),
             )
         except ContainerConfigError as exc:
@@ -98,6 +105,11 @@ class ContainerStarter:
             raise NotStarted("ErrImagePull", str(exc)) from exc
         except CdiError as exc:
             raise NotStarted("CreateContainerError", f"CDI device injection failed: {exc}") from exc
+
+    def _of_the_boot(self) -> tuple[Mount, ...]:
+        if self.boot_id is None:
+            return ()
+        return (Mount(host_path=str(self.boot_id), container_path=_BOOT_ID, options=["ro"]),)
 
 
 def log_path(directory: Path, container: str, attempt: int) -> Path:
