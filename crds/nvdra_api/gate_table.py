@@ -71,7 +71,6 @@ GATES: Final[tuple[Gate, ...]] = (
         stage=Stage.BETA,
         since="0.2",
         purpose="IMEX daemons know each other by stable names instead of addresses",
-        pending=True,
     ),
     Gate(
         name="PassthroughSupport",
@@ -105,7 +104,6 @@ GATES: Final[tuple[Gate, ...]] = (
         stage=Stage.BETA,
         since="0.3",
         purpose="members of a ComputeDomain are kept in ComputeDomainClique objects",
-        pending=True,
     ),
     Gate(
         name="CrashOnNVLinkFabricErrors",
@@ -113,7 +111,6 @@ GATES: Final[tuple[Gate, ...]] = (
         stage=Stage.BETA,
         since="0.3",
         purpose="a node whose NVLink fabric is in error offers no channels",
-        pending=True,
     ),
     Gate(
         name="DeviceMetadata",
@@ -137,7 +134,6 @@ GATES: Final[tuple[Gate, ...]] = (
         stage=Stage.ALPHA,
         since="0.5",
         purpose="NVSwitch partitions are activated for the GPUs of a claim",
-        pending=True,
     ),
     Gate(
         name="HostManagedIMEXDaemon",
@@ -145,7 +141,6 @@ GATES: Final[tuple[Gate, ...]] = (
         stage=Stage.ALPHA,
         since="0.5",
         purpose="IMEX daemons may be run by the host instead of by a ComputeDomain",
-        pending=True,
     ),
     Gate(
         name="ConsumableShares",

@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KINDS = {
-    "yaml simulate", "yaml pending", "yaml config", "yaml refused", "yaml mig-layout",
-    "json", "python", "sh", "console", "text",
+    "yaml simulate", "yaml domain", "yaml pending", "yaml config", "yaml refused",
+    "yaml mig-layout", "json", "python", "sh", "console", "text",
 }  # fmt: skip
-PROGRAMS = {"kubectl", "pip", "python3", ".venv/bin/pip", ".venv/bin/tox"}
+PROGRAMS = {"kubectl", "mkdir", "pip", "python3", "source", ".venv/bin/pip", ".venv/bin/tox"}
 OURS = {"nvdra", ".venv/bin/nvdra", "nvdra-gpu-plugin"}
 
 
@@ -113,7 +113,9 @@ def test_a_mig_layout_fits_its_profile(tmp_path: Path, block: Block) -> None:
     assert machine.nvml.device(0).mig_devices()
 
 
-@pytest.mark.parametrize("block", blocks("yaml simulate", "yaml pending"), ids=by_place)
+@pytest.mark.parametrize(
+    "block", blocks("yaml simulate", "yaml domain", "yaml pending"), ids=by_place
+)
 def test_a_manifest_has_no_key_twice(tmp_path: Path, block: Block) -> None:
     (tmp_path / "m.yaml").write_text(block.text)
     assert load_manifests([tmp_path / "m.yaml"])
