@@ -11,7 +11,7 @@ from nvdra_api.names import GPU_DRIVER
 from nvdra_kube.backoff import Backoff
 from nvdra_kube.errors import ApiError, ServerError, TooManyRequests, Unreachable
 from nvdra_kube.semver import SemverError, server_minor
-from nvdra_nodeagent.claims.observer import SilentObserver
+from nvdra_nodeagent.claims.observer import ClaimObserver
 from nvdra_nodeagent.slices.errors import FieldsDropped
 from nvdra_nodeagent.slices.missing import missing_devices
 from nvdra_nodeagent.slices.planner import plan_pool
@@ -32,7 +32,7 @@ log = structlog.get_logger(__name__)
 _OLDEST_SERVER: Final = (0, 0)
 
 
-class Publication(SilentObserver):
+class Publication(ClaimObserver):
     """Plans the pool anew for each inventory, and when claims take or give back what vanished, and
     hands it to its `publisher`."""
 

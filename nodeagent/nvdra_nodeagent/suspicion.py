@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from nvdra_nodeagent.claims.observer import SilentObserver
+from nvdra_nodeagent.claims.observer import ClaimObserver
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from nvdra_nodeagent.claims.model import ClaimRef
-    from nvdra_nodeagent.claims.observer import Operation
+    from nvdra_nodeagent.claims.observer import Attempt
     from nvdra_nodeagent.errors import AgentError
 
 TELLING: Final = frozenset(
@@ -28,16 +28,14 @@ TELLING: Final = frozenset(
 """Reasons that may mean that the inventory is behind the hardware."""
 
 
-class Suspicion(SilentObserver):
+class Suspicion(ClaimObserver):
     """Passes on what claims met; `suspect` is told why to look."""
 
     def __init__(self, suspect: Callable[[str], None]) -> None:
         self._suspect = suspect
 
-    def failed(
-        self, operation: Operation, *, ref: ClaimRef, error: AgentError, duration_s: float
-    ) -> None:
-        self._hear(ref, error)
+    def failed(self, attempt: Attempt, *, error: AgentError) -> None:
+        self._hear(attempt.ref, error)
 
     def tombstone(self, ref: ClaimRef, *, error: AgentError | None) -> None:
         if error:

@@ -7,6 +7,7 @@ import pytest
 
 from nvdra_kube.endpoints import http_endpoint
 from nvdra_kube.errors import ConfigurationError
+from nvdra_nodeagent.claims.observer import Attempt
 from nvdra_nodeagent.errors import Retryable
 from nvdra_nodeagent.program.metrics import AgentMetrics
 from nvdra_testing.claims import a_ref
@@ -42,7 +43,7 @@ async def test_every_known_series_stands_at_zero_before_the_first_claim() -> Non
 
 def test_a_claim_that_waited_in_vain_for_a_lock_is_counted_as_such() -> None:
     metrics = AgentMetrics(driver="d", node="n")
-    metrics.failed("prepare", ref=a_ref(), error=Retryable("GpuBusy", "x"), duration_s=30.0)
+    metrics.failed(Attempt("prepare", a_ref(), 30.0), error=Retryable("GpuBusy", "x"))
     counted = {
         kind: metrics.registry.get_sample_value(
             "nvidia_dra_node_prepare_errors_total", {"driver": "d", "error_type": kind}

@@ -54,3 +54,22 @@ async def test_the_end_of_patience_cuts_a_pause_short() -> None:
     asyncio.get_running_loop().call_later(10.0, patience.end)
     assert await told_after(BUSY, patience) == pytest.approx(10.0)
     assert await told_after(BUSY, patience) == 0
+
+
+async def test_why_a_claim_is_tried_again_is_known_while_it_is_and_no_longer() -> None:
+    patience = Patience(budget_s=30.0)
+    trying = asyncio.create_task(patience.persevere(failing(BUSY), claim=a_ref()))
+    await asyncio.sleep(1.0)
+    assert patience.last_failure(a_ref().uid) is BUSY
+    await asyncio.wait([trying])
+    assert trying.exception() is BUSY
+    assert patience.last_failure(a_ref().uid) is None
+
+
+async def test_a_claim_that_is_given_up_by_its_caller_leaves_nothing_behind() -> None:
+    patience = Patience(budget_s=30.0)
+    trying = asyncio.create_task(patience.persevere(failing(BUSY), claim=a_ref()))
+    await asyncio.sleep(1.0)
+    trying.cancel()
+    await asyncio.wait([trying])
+    assert patience.last_failure(a_ref().uid) is None

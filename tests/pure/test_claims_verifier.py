@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import pytest
+from structlog.testing import capture_logs
 
 from nvdra_nodeagent.claims.plan import Holdings, make_plan
 from nvdra_nodeagent.claims.verifier import Verifier
@@ -172,6 +173,15 @@ async def test_a_pass_tells_what_became_of_each_claim(books: Books) -> None:
     assert (report.held, report.mended) == ([one], [])
     assert list(report.waiting) == [two]
     assert "DeviceChanged" in report.waiting[two]
+
+
+async def test_why_a_claim_waits_is_said_once_and_anew_after_it_held(books: Books) -> None:
+    verifier = books.verifier()
+    with capture_logs() as lines:
+        for failing in ({"one"}, {"one"}, set[str](), {"one"}):
+            books.failing = failing
+            await verifier.verify_all()
+    assert [line["event"] for line in lines].count("claim not as prepared") == 2
 
 
 async def test_a_disk_that_fails_at_the_wrong_moment_only_delays_it(books: Books) -> None:

@@ -11,6 +11,7 @@ import pytest
 from nvdra_api.configs import CONFIG_TYPES
 from nvdra_api.gates import GATES, LOGGING_GATES, FeatureGates
 from nvdra_cli.main import main as nvdra
+from nvdra_nodeagent.claims.observer import Attempt
 from nvdra_nodeagent.computedomain.options import DOMAIN_FLAGS
 from nvdra_nodeagent.errors import Retryable
 from nvdra_nodeagent.inventory.snapshot import take_snapshot
@@ -90,7 +91,7 @@ def test_options_without_effect_are_named() -> None:
 
 def metrics_with_every_series() -> AgentMetrics:
     metrics = AgentMetrics(driver="d", node="n")
-    metrics.failed("prepare", ref=a_ref(), error=Retryable("R", "x"), duration_s=1.0)
+    metrics.failed(Attempt("prepare", a_ref(), 1.0), error=Retryable("R", "x"))
     metrics.api_called("get", "nodes", 200)
     metrics.count_slice_writes(WriteCounts())
     return metrics

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
-from nvdra_nodeagent.claims.observer import SilentObserver
+from nvdra_nodeagent.claims.observer import ClaimObserver
 from nvdra_nodeagent.claims.plan import Holdings, make_plan
 from nvdra_nodeagent.claims.sweeper import Sweeper
 from nvdra_nodeagent.errors import Retryable
@@ -75,7 +75,7 @@ async def test_each_claim_counts_as_a_turn(tmp_path: Path, reader: Any) -> None:
         run=at_once,
         is_busy=lambda uid: False,
         release=slow_release,
-        observer=SilentObserver(),
+        observer=ClaimObserver(),
         grace_s=0.0,
     )
     sweep = asyncio.create_task(sweeper.sweep(), name="sweep")

@@ -70,6 +70,19 @@ async def test_a_claim_of_this_boot_has_to_stay_gone_for_a_while(node: ClaimNode
         assert (report.released, report.suspected) == ([], [REF.uid])
 
 
+async def test_a_claim_that_was_there_again_has_all_of_its_grace_anew(node: ClaimNode) -> None:
+    agent = an_agent(node, sweep_grace_s=1.0)
+    body = node.api.claims[REF.name]
+    gone(node)
+    assert (await agent.sweep()).suspected == [REF.uid]
+    await asyncio.sleep(1.1)
+    node.api.claims[REF.name] = body
+    assert (await agent.sweep()).suspected == []
+    gone(node)
+    report = await agent.sweep()
+    assert (report.released, report.suspected) == ([], [REF.uid])
+
+
 async def test_after_a_reboot_nothing_can_be_in_use_any_more(node: ClaimNode) -> None:
     gone(node)
     agent = an_agent(node, sweep_grace_s=3600, boot_id=OTHER_BOOT)

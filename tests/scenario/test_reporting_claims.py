@@ -9,6 +9,7 @@ import pytest
 
 from nvdra_kube.resources import RESOURCE_CLAIMS
 from nvdra_nodeagent.claims.model import ClaimRef
+from nvdra_nodeagent.claims.observer import Damage
 from nvdra_nodeagent.errors import Permanent
 from nvdra_nodeagent.reporting.reporter import MAX_WAITING
 from nvdra_sim.cluster.apiserver.faults import Fault
@@ -146,7 +147,7 @@ async def test_the_newest_outcome_of_a_claim_is_told(desk: Desk) -> None:
 
 async def test_a_quarantine_is_told_to_claim_and_node(desk: Desk) -> None:
     ref = await desk.claim()
-    desk.reporter.quarantined("record", uid=ref.uid, reason="bad checksum", ref=ref)
+    desk.reporter.quarantined(Damage(kind="record", uid=ref.uid, reason="bad checksum", ref=ref))
     await desk.settle()
     assert desk.recorder.short() == [
         ("StateQuarantined", "ResourceClaim/claim"),
@@ -156,7 +157,7 @@ async def test_a_quarantine_is_told_to_claim_and_node(desk: Desk) -> None:
 
 
 async def test_a_quarantine_of_a_claim_without_name_is_told_to_the_node(desk: Desk) -> None:
-    desk.reporter.quarantined("effect", uid="u-1", reason="empty file")
+    desk.reporter.quarantined(Damage(kind="effect", uid="u-1", reason="empty file"))
     await desk.settle()
     assert desk.recorder.short() == [("StateQuarantined", f"Node/{NODE}")]
 
@@ -173,7 +174,7 @@ async def test_a_quarantine_of_a_claim_without_name_is_told_to_the_node(desk: De
 async def test_a_quarantine_says_what_was_damaged(
     desk: Desk, kind: StateKind, uid: str, begins: str
 ) -> None:
-    desk.reporter.quarantined(kind, uid=uid, reason="bad")
+    desk.reporter.quarantined(Damage(kind=kind, uid=uid, reason="bad"))
     await desk.settle()
     assert desk.recorder.events[0][3].startswith(begins)
 

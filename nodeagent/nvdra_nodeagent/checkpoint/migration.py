@@ -28,6 +28,7 @@ from nvdra_nodeagent.checkpoint.conversion import (
 )
 from nvdra_nodeagent.checkpoint.document import decode_checkpoint
 from nvdra_nodeagent.claims.journal import Journal
+from nvdra_nodeagent.claims.observer import Damage
 from nvdra_nodeagent.claims.record import Fence
 from nvdra_nodeagent.durable import move_durably, storage_error
 from nvdra_nodeagent.errors import AgentError, NodeFault
@@ -174,9 +175,9 @@ async def take_over(
         log.error("claims of an earlier driver not taken over", error=str(error))
         return
     for uid, reason in report.fenced.items() if report else ():
-        observer.quarantined("checkpoint", uid=uid, reason=reason)
+        observer.quarantined(Damage(kind="checkpoint", uid=uid, reason=reason))
     if migration.damage:
-        observer.quarantined("checkpoint", uid="", reason=migration.damage)
+        observer.quarantined(Damage(kind="checkpoint", uid="", reason=migration.damage))
 
 
 def is_export(state_dir: Path, data: bytes) -> bool:

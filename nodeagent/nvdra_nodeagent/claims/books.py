@@ -9,6 +9,7 @@ from nvdra_nodeagent.claims.effects import GpuEffects
 from nvdra_nodeagent.claims.executor import Executor
 from nvdra_nodeagent.claims.journal import Journal
 from nvdra_nodeagent.claims.ledger import Ledger
+from nvdra_nodeagent.claims.observer import Damage
 from nvdra_nodeagent.claims.tombstones import Tombstones
 from nvdra_nodeagent.steps.cdi import CdiHandler, CdiStep
 from nvdra_nodeagent.steps.registry import StepHandlers
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from nvdra_nodeagent.claims.model import ClaimRef
-    from nvdra_nodeagent.claims.observer import StateKind
     from nvdra_nodeagent.claims.plan import Planner
     from nvdra_nodeagent.claims.record import Record
     from nvdra_nodeagent.inventory.model import Inventory
@@ -63,18 +62,23 @@ def open_books(
     cdi: CdiFiles,
     settings: Mapping[type[SharedStep], GpuSetting],
     timing: Timing,
-    on_damage: Callable[[StateKind, str, str, ClaimRef | None], None],
+    on_damage: Callable[[Damage], None],
     own_steps: OwnSteps = lambda records: {},
 ) -> Books:
-    """Touches no file yet. `on_damage` is told kind, name, reason and claim, in any thread."""
+    """Touches no file yet. `on_damage` may be called in any thread."""
     journal = Journal(state_dir)
     ledger = Ledger(
         journal,
         traces=cdi,
-        on_quarantine=lambda fence: on_damage("record", fence.uid, fence.reason, fence.claim),
+        on_quarantine=lambda fence: on_damage(
+            Damage(kind="record", uid=fence.uid, reason=fence.reason, ref=fence.claim)
+        ),
     )
     tombstones = Tombstones(
-        state_dir, on_quarantine=lambda uid, reason: on_damage("tombstone", uid, reason, None)
+        state_dir,
+        on_quarantine=lambda uid, reason: on_damage(
+            Damage(kind="tombstone", uid=uid, reason=reason)
+        ),
     )
     effects = GpuEffects(
         state_dir,
@@ -82,7 +86,9 @@ def open_books(
         holdings=lambda: (*ledger.records(), *tombstones.all()),
         boot_id=node.boot_id,
         driver_load=lambda: node.inventory().driver_load,
-        on_quarantine=lambda name, reason: on_damage("effect", name, reason, None),
+        on_quarantine=lambda name, reason: on_damage(
+            Damage(kind="effect", uid=name, reason=reason)
+        ),
     )
     executor = Executor(
         ledger,

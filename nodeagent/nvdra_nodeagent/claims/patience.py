@@ -42,6 +42,7 @@ class Patience:
         self._budget_s = budget_s
         self._fault_budget_s = min(budget_s, fault_budget_s)
         self._is_over = False
+        self._failures: dict[str, Retryable] = {}
         self._news = asyncio.Event()
 
     def end(self) -> None:
@@ -53,6 +54,10 @@ class Patience:
         """End all pauses now: what was waited for may be there."""
         self._news.set()
         self._news = asyncio.Event()
+
+    def last_failure(self, uid: str) -> Retryable | None:
+        """Why the claim is tried again; None when it was not tried before, or is not tried now."""
+        return self._failures.get(uid)
 
     async def persevere(
         self,
@@ -66,6 +71,18 @@ class Patience:
         The deadline is on the loop's clock. `on_failure` is told each failure that is tried again.
         :raises AgentError: the last one.
         """
+        try:
+            return await self._persevere(attempt, claim=claim, on_failure=on_failure)
+        finally:
+            self._failures.pop(claim.uid, None)
+
+    async def _persevere(
+        self,
+        attempt: Callable[[float], Awaitable[T]],
+        *,
+        claim: ClaimRef,
+        on_failure: Callable[[Retryable], None],
+    ) -> T:
         loop = asyncio.get_running_loop()
         started = loop.time()
         pause_s, told = _FIRST_PAUSE_S, ""
@@ -79,6 +96,7 @@ class Patience:
                 late = loop.time() + wait_s >= started + self._limit_s(error)
                 if late or self._is_over:
                     raise
+                self._failures[claim.uid] = error
                 on_failure(error)
                 if str(error) != told:
                     log.warning("attempt failed, will retry", claim=claim.uid, error=str(error))

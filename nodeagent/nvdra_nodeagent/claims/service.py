@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import structlog
 
 from nvdra_nodeagent.cdi.names import is_claim_uid
-from nvdra_nodeagent.claims.allocation import parse_claim
 from nvdra_nodeagent.claims.answers import crashed, overtaken, unfinished, worded
 from nvdra_nodeagent.claims.books import open_books
 from nvdra_nodeagent.claims.model import ClaimService, PreparedDevice
-from nvdra_nodeagent.claims.observer import SilentObserver
+from nvdra_nodeagent.claims.observer import Attempt, ClaimObserver
 from nvdra_nodeagent.claims.patience import DEFAULT_BUDGET_S, Patience
 from nvdra_nodeagent.claims.reader import ClaimReader
+from nvdra_nodeagent.claims.studies import Studies
 from nvdra_nodeagent.claims.sweeper import DEFAULT_GRACE_S
 from nvdra_nodeagent.claims.upkeep import Keepers
 from nvdra_nodeagent.claims.workplace import Workplace
@@ -30,11 +30,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nvdra_kube.api import KubeApi
-    from nvdra_nodeagent.claims.allocation import AllocatedClaim
     from nvdra_nodeagent.claims.books import NodeFacts, OwnSteps
     from nvdra_nodeagent.claims.model import ClaimRef
-    from nvdra_nodeagent.claims.observer import ClaimObserver, Operation, StateKind
-    from nvdra_nodeagent.claims.plan import Study
+    from nvdra_nodeagent.claims.observer import Damage, Operation
     from nvdra_nodeagent.claims.reconcile import ReconcileReport
     from nvdra_nodeagent.claims.record import HeldDevice, Record
     from nvdra_nodeagent.claims.sweeper import SweepReport
@@ -46,8 +44,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 DRAIN_S: Final = 5.0
-_STUDY_KEPT_S: Final = 10.0
-"""How long a claim that waits for something goes by what was looked up for it."""
 
 _Devices: TypeAlias = tuple[PreparedDevice, ...]
 _Outcome: TypeAlias = _Devices | AgentError | None
@@ -97,11 +93,10 @@ class NodeClaims(ClaimService):
         """
         self._node = node
         self._limits = limits
-        self._observer = observer or SilentObserver()
+        self._observer = observer or ClaimObserver()
         self._patience = Patience(budget_s=limits.retry_budget_s)
-        self._causes: dict[str, Retryable] = {}
-        self._studies: dict[str, tuple[AllocatedClaim, Study, float]] = {}
         self._reader = ClaimReader(api)
+        self._studies = Studies(self._reader, node=node, on_seen=self._observer.seen)
         self._place = Workplace(state_dir, threads=limits.threads, observer=self._observer)
         self._books = open_books(
             state_dir,
@@ -112,16 +107,19 @@ class NodeClaims(ClaimService):
             on_damage=self._tell_damage,
             own_steps=own_steps,
         )
-        self._keepers = Keepers(
+        self._keepers = self._make_keepers(cdi)
+
+    def _make_keepers(self, cdi: CdiFiles) -> Keepers:
+        return Keepers(
             self._books,
             self._reader,
-            node=node,
+            node=self._node,
             cdi=cdi,
             place=self._place,
             release=self._release_swept,
             observer=self._observer,
-            sweep_grace_s=limits.sweep_grace_s,
-            sweep_dry_run=limits.sweep_dry_run,
+            sweep_grace_s=self._limits.sweep_grace_s,
+            sweep_dry_run=self._limits.sweep_dry_run,
         )
 
     async def start(self) -> None:
@@ -175,6 +173,10 @@ class NodeClaims(ClaimService):
     def wake(self) -> None:
         """What claims wait for may have happened: try them now. In the loop only."""
         self._patience.wake()
+
+    async def refresh(self) -> None:
+        """Take over what another agent has written down. :raises AgentError: the disk refuses."""
+        await self._place.in_thread(self._books.ledger.refresh)
 
     def records(self) -> tuple[Record, ...]:
         """What the claims of this node hold, as this agent last saw it."""
@@ -254,7 +256,7 @@ class NodeClaims(ClaimService):
         return overtaken(operation, ref) if task.cancelled() else task.result()
 
     def _unfinished(self, operation: Operation, ref: ClaimRef) -> AgentError:
-        cause = self._causes.get(ref.uid)
+        cause = self._patience.last_failure(ref.uid)
         log.warning("answered before the work has ended", operation=operation, claim=ref.uid)
         waited_s = self._limits.answer_within_s
         return unfinished(operation, ref, waited_s=waited_s, last=cause)
@@ -277,7 +279,7 @@ class NodeClaims(ClaimService):
             outcome = await self._patience.persevere(
                 partial(attempt, ref),
                 claim=ref,
-                on_failure=partial(self._met, ref.uid),
+                on_failure=self._met,
             )
         except AgentError as error:
             outcome = worded(error, operation=operation, ref=ref)
@@ -285,21 +287,20 @@ class NodeClaims(ClaimService):
             log.exception("claim work crashed", operation=operation, claim=ref.uid)
             outcome = crashed(operation, ref, error)
         finally:
-            self._causes.pop(ref.uid, None)
-            self._studies.pop(ref.uid, None)
+            self._studies.forget(ref.uid)
             self._observer.in_flight(operation, -1)
-        self._report(operation, ref, outcome, duration_s=time.monotonic() - started)
+        self._report(Attempt(operation, ref, time.monotonic() - started), outcome)
         return outcome
 
-    def _met(self, uid: str, cause: Retryable) -> None:
-        self._causes[uid] = cause
+    def _met(self, cause: Retryable) -> None:
         if cause.reason == "DeviceInUse":
             self._keepers.sweeper.wake()  # its holder may be gone, and nobody will ask for it again
 
     async def _prepare_once(self, ref: ClaimRef, deadline: float) -> _Devices:
         if not is_claim_uid(ref.uid):
             raise Permanent("InvalidUid", f"{ref.uid!r} cannot be the UID of a claim")
-        claim, study = await self._studied(ref)
+        is_waiting = isinstance(self._patience.last_failure(ref.uid), NotYet)
+        claim, study = await self._studies.of(ref, is_waiting=is_waiting)
         abandoned = threading.Event()
         return await self._place.locked(
             "prepare",
@@ -311,19 +312,6 @@ class NodeClaims(ClaimService):
             deadline=deadline,
             on_cancel=abandoned.set,
         )
-
-    async def _studied(self, ref: ClaimRef) -> tuple[AllocatedClaim, Study]:
-        now_s = asyncio.get_running_loop().time()
-        if isinstance(self._causes.get(ref.uid), NotYet) and ref.uid in self._studies:
-            claim, study, since_s = self._studies[ref.uid]
-            if now_s - since_s < _STUDY_KEPT_S:
-                return claim, study
-        body = await self._reader.get(ref)
-        self._observer.seen(ref, body)
-        claim = parse_claim(body, ref=ref, driver=self._node.planner.driver, pool=self._node.pool)
-        study = await self._node.planner.study(claim)
-        self._studies[ref.uid] = claim, study, now_s
-        return claim, study
 
     async def _unprepare_once(self, ref: ClaimRef, deadline: float) -> None:
         if not is_claim_uid(ref.uid):
@@ -345,11 +333,10 @@ class NodeClaims(ClaimService):
         await asyncio.wait([task])
         return not task.cancelled() and task.result() is None
 
-    def _report(
-        self, operation: Operation, ref: ClaimRef, outcome: _Outcome, *, duration_s: float
-    ) -> None:
+    def _report(self, attempt: Attempt, outcome: _Outcome) -> None:
+        operation, ref = attempt.operation, attempt.ref
         if isinstance(outcome, AgentError):
-            self._observer.failed(operation, ref=ref, error=outcome, duration_s=duration_s)
+            self._observer.failed(attempt, error=outcome)
             log.error(
                 "claim failed",
                 operation=operation,
@@ -358,7 +345,7 @@ class NodeClaims(ClaimService):
                 error=str(outcome),
             )
             return
-        self._observer.finished(operation, ref=ref, devices=outcome or (), duration_s=duration_s)
+        self._observer.finished(attempt, devices=outcome or ())
         self._observer.prepared_devices(self._books.ledger.device_counts())
         log.info(
             "claim done",
@@ -367,12 +354,11 @@ class NodeClaims(ClaimService):
             namespace=ref.namespace,
             name=ref.name,
             devices=[device.device for device in outcome or ()],
-            duration_s=round(duration_s, 6),
+            duration_s=round(attempt.duration_s, 6),
         )
 
-    def _tell_damage(self, kind: StateKind, name: str, reason: str, ref: ClaimRef | None) -> None:
+    def _tell_damage(self, damage: Damage) -> None:
         """From a worker thread."""
-        quarantined = self._observer.quarantined
-        self._place.tell(partial(quarantined, kind, uid=name, reason=reason, ref=ref))
-        if kind == "record":
+        self._place.tell(partial(self._observer.quarantined, damage))
+        if damage.kind == "record":
             self._place.tell(self._keepers.reconciler.wake)

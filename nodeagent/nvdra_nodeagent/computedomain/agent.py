@@ -14,7 +14,7 @@ from nvdra_nodeagent.cdi.store import CdiStore
 from nvdra_nodeagent.checkpoint.conversion import EarlierNode
 from nvdra_nodeagent.checkpoint.migration import NAME, take_over
 from nvdra_nodeagent.claims.books import NodeFacts
-from nvdra_nodeagent.claims.observer import Observers, SilentObserver
+from nvdra_nodeagent.claims.observer import ClaimObserver, Observers
 from nvdra_nodeagent.claims.service import Limits, NodeClaims
 from nvdra_nodeagent.computedomain.asking import LoopCaller
 from nvdra_nodeagent.computedomain.base_file import BaseFile
@@ -249,7 +249,7 @@ class DomainAgent(NodeAgent):
         return asyncio.get_running_loop().time() - self.keeper.age_s
 
 
-class _Followers(SilentObserver):
+class _Followers(ClaimObserver):
     """Calls `follow` when claims have come or gone."""
 
     def __init__(self, follow: Callable[[], None]) -> None:

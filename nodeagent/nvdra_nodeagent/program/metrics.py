@@ -20,15 +20,15 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-from nvdra_nodeagent.claims.observer import SilentObserver, StateKind
+from nvdra_nodeagent.claims.observer import ClaimObserver, StateKind
 from nvdra_nodeagent.claims.sweeper import SweptKind
 from nvdra_nodeagent.steps.registry import Verb, step_kinds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from nvdra_nodeagent.claims.model import ClaimRef, PreparedDevice
-    from nvdra_nodeagent.claims.observer import Operation
+    from nvdra_nodeagent.claims.model import PreparedDevice
+    from nvdra_nodeagent.claims.observer import Attempt, Damage, Operation
     from nvdra_nodeagent.errors import AgentError
 
 OPERATIONS = ("prepare", "unprepare")
@@ -59,7 +59,7 @@ class _ClaimSeries:
     lock_wait: Histogram
 
 
-class AgentMetrics(SilentObserver):
+class AgentMetrics(ClaimObserver):
     """All metrics of one driver on one node, in a registry of their own."""
 
     def __init__(
@@ -85,29 +85,20 @@ class AgentMetrics(SilentObserver):
         }
         self._touch_every_series()
 
-    def finished(
-        self,
-        operation: Operation,
-        *,
-        ref: ClaimRef,
-        devices: Sequence[PreparedDevice],
-        duration_s: float,
-    ) -> None:
+    def finished(self, attempt: Attempt, *, devices: Sequence[PreparedDevice]) -> None:
         """A claim was prepared or unprepared. Its UID stays out of the labels: it is unbounded."""
-        series = self._on_claim_path[operation]
+        series = self._on_claim_path[attempt.operation]
         series.requests.inc()
-        series.duration.observe(duration_s)
-        series.success.observe(duration_s)
+        series.duration.observe(attempt.duration_s)
+        series.success.observe(attempt.duration_s)
 
-    def failed(
-        self, operation: Operation, *, ref: ClaimRef, error: AgentError, duration_s: float
-    ) -> None:
+    def failed(self, attempt: Attempt, *, error: AgentError) -> None:
         """A claim could not be prepared or unprepared."""
-        reason = error.reason
+        operation, reason = attempt.operation, error.reason
         kind = "lock_acquire" if reason in LOCK_REASONS else f"{operation}_devices"
         self._errors[operation].labels(self._driver, kind).inc()
         self._failures.labels(self._driver, operation, reason).inc()
-        self._outcome.labels(self._driver, operation, "error").observe(duration_s)
+        self._outcome.labels(self._driver, operation, "error").observe(attempt.duration_s)
 
     def in_flight(self, operation: Operation, change: int) -> None:
         self._on_claim_path[operation].in_flight.inc(change)
@@ -119,11 +110,9 @@ class AgentMetrics(SilentObserver):
     def step_done(self, kind: str, verb: Verb, duration_s: float) -> None:
         self._step_series[kind, verb].observe(duration_s)
 
-    def quarantined(
-        self, kind: StateKind, *, uid: str, reason: str, ref: ClaimRef | None = None
-    ) -> None:
+    def quarantined(self, damage: Damage) -> None:
         """A file of the agent could not be used."""
-        self._quarantined.labels(self._driver, kind).inc()
+        self._quarantined.labels(self._driver, damage.kind).inc()
 
     def swept(self, kind: str) -> None:
         self._swept.labels(self._driver, kind).inc()

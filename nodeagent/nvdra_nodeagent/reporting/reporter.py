@@ -17,7 +17,7 @@ import structlog
 
 from nvdra_kube.backoff import Backoff
 from nvdra_nodeagent.claims.model import ClaimRef
-from nvdra_nodeagent.claims.observer import SilentObserver
+from nvdra_nodeagent.claims.observer import ClaimObserver
 from nvdra_nodeagent.claims.reader import ClaimReader
 from nvdra_nodeagent.errors import Permanent, Retryable
 from nvdra_nodeagent.reporting.conditions import ConditionWriter, Readiness, Transient
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from nvdra_kube.api import Body, KubeApi
     from nvdra_nodeagent.claims.model import PreparedDevice
-    from nvdra_nodeagent.claims.observer import Operation, StateKind
+    from nvdra_nodeagent.claims.observer import Attempt, Damage, Operation
     from nvdra_nodeagent.errors import AgentError
     from nvdra_nodeagent.reporting.notices import Notice
     from nvdra_nodeagent.reporting.report import ConditionPolicy, Recorder
@@ -59,7 +59,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class ClaimReporter(SilentObserver):
+class ClaimReporter(ClaimObserver):
     """Hears of claims in the event loop; `run` is the task that writes."""
 
     def __init__(
@@ -98,14 +98,8 @@ class ClaimReporter(SilentObserver):
         if uid_of(body) == ref.uid:
             _remember(self._in_flight, ref.uid, body, limit=_MAX_IN_FLIGHT)
 
-    def finished(
-        self,
-        operation: Operation,
-        *,
-        ref: ClaimRef,
-        devices: Sequence[PreparedDevice],
-        duration_s: float,
-    ) -> None:
+    def finished(self, attempt: Attempt, *, devices: Sequence[PreparedDevice]) -> None:
+        operation, ref = attempt.operation, attempt.ref
         body = self._in_flight.pop(ref.uid, None)
         failed = self._failing.pop(ref.uid, None)
         if operation == "unprepare":
@@ -119,9 +113,8 @@ class ClaimReporter(SilentObserver):
             readiness = _ready(recovery(operation, ref))
             self._queue(ref, "outcome", body=body, readiness=readiness)
 
-    def failed(
-        self, operation: Operation, *, ref: ClaimRef, error: AgentError, duration_s: float
-    ) -> None:
+    def failed(self, attempt: Attempt, *, error: AgentError) -> None:
+        operation, ref = attempt.operation, attempt.ref
         body = self._in_flight.pop(ref.uid, None)
         _remember(self._failing, ref.uid, operation, limit=_MAX_FAILING)
         notice = failure(error)
@@ -134,11 +127,9 @@ class ClaimReporter(SilentObserver):
             readiness=readiness if operation == "prepare" else None,
         )
 
-    def quarantined(
-        self, kind: StateKind, *, uid: str, reason: str, ref: ClaimRef | None = None
-    ) -> None:
-        ref = ref or ClaimRef("", "", uid)
-        self._queue(ref, kind, notice=quarantine(kind, ref=ref, cause=reason))
+    def quarantined(self, damage: Damage) -> None:
+        ref = damage.ref or ClaimRef("", "", damage.uid)
+        self._queue(ref, damage.kind, notice=quarantine(damage.kind, ref=ref, cause=damage.reason))
 
     def tombstone(self, ref: ClaimRef, *, error: AgentError | None) -> None:
         notice = undo_postponed(ref, error) if error else undo_completed(ref)

@@ -14,7 +14,7 @@ from nvdra_kube.errors import NotFound
 from nvdra_nodeagent.claims.allocation import parse_claim
 from nvdra_nodeagent.claims.books import NodeFacts
 from nvdra_nodeagent.claims.model import ClaimRef
-from nvdra_nodeagent.claims.observer import SilentObserver
+from nvdra_nodeagent.claims.observer import ClaimObserver
 from nvdra_nodeagent.claims.plan import GpuPlanner, PlanRules
 from nvdra_nodeagent.claims.record import Record, StepEntry
 from nvdra_nodeagent.claims.service import Limits, NodeClaims
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
     from nvdra_kube.api import Body, Resource
     from nvdra_nodeagent.claims.allocation import AllocatedClaim
-    from nvdra_nodeagent.claims.observer import Operation, StateKind
+    from nvdra_nodeagent.claims.model import PreparedDevice
+    from nvdra_nodeagent.claims.observer import Attempt, Damage, Operation
     from nvdra_nodeagent.claims.plan import Plan
     from nvdra_nodeagent.errors import AgentError
     from nvdra_nodeagent.inventory.model import Device
@@ -293,7 +294,7 @@ class FolderGpus:
             remove_durably(self.root / gpu_uuid)
 
 
-class CountingObserver(SilentObserver):
+class CountingObserver(ClaimObserver):
     """Remembers what it was told, in words."""
 
     def __init__(self) -> None:
@@ -305,11 +306,11 @@ class CountingObserver(SilentObserver):
     def in_flight(self, operation: Operation, change: int) -> None:
         self.flying += change
 
-    def finished(self, operation: Operation, **_: Any) -> None:
-        self.told.append(f"{operation} finished")
+    def finished(self, attempt: Attempt, *, devices: Sequence[PreparedDevice]) -> None:
+        self.told.append(f"{attempt.operation} finished")
 
-    def failed(self, operation: Operation, *, error: AgentError, **_: Any) -> None:
-        self.told.append(f"{operation} failed {error.reason}")
+    def failed(self, attempt: Attempt, *, error: AgentError) -> None:
+        self.told.append(f"{attempt.operation} failed {error.reason}")
 
     def step_done(self, kind: str, verb: Verb, duration_s: float) -> None:
         self.steps.append(f"{verb} {kind}")
@@ -317,10 +318,8 @@ class CountingObserver(SilentObserver):
     def prepared_devices(self, counts: Mapping[str, int]) -> None:
         self.counts = counts
 
-    def quarantined(
-        self, kind: StateKind, *, uid: str, reason: str, ref: ClaimRef | None = None
-    ) -> None:
-        self.told.append(f"quarantined {uid}")
+    def quarantined(self, damage: Damage) -> None:
+        self.told.append(f"quarantined {damage.uid}")
 
     def swept(self, kind: str) -> None:
         self.told.append(f"swept {kind}")

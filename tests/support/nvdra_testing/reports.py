@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nvdra_kube.resources import RESOURCE_CLAIMS
 from nvdra_nodeagent.claims.model import ClaimRef
+from nvdra_nodeagent.claims.observer import Attempt
 from nvdra_nodeagent.errors import AgentError, NodeFault
 from nvdra_nodeagent.reporting.reporter import ClaimReporter
 from nvdra_sim.cluster.apiserver import ClusterStore, LocalApi
@@ -92,10 +93,10 @@ class Desk:
 
     def fail(self, ref: ClaimRef, error: AgentError | None = None, **more: Any) -> None:
         operation = more.pop("operation", "prepare")
-        self.reporter.failed(operation, ref=ref, error=error or an_error(), duration_s=1.0)
+        self.reporter.failed(Attempt(operation, ref, 1.0), error=error or an_error())
 
     def finish(self, ref: ClaimRef, operation: Any = "prepare") -> None:
-        self.reporter.finished(operation, ref=ref, devices=(), duration_s=0.1)
+        self.reporter.finished(Attempt(operation, ref, 0.1), devices=())
 
     async def see(self, ref: ClaimRef) -> None:
         """As a prepare does, which has just read the claim."""
