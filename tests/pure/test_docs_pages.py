@@ -19,6 +19,7 @@ from nvdra_cli.report import Report, as_json
 from nvdra_nodeagent.program.options import parse_options
 from nvdra_sim.hardware import simulated_machine
 from nvdra_testing.documents import (
+    MORE_PAGES,
     PAGES,
     ROOT,
     Block,
@@ -75,7 +76,9 @@ def test_every_fence_says_what_it_holds(page: Path) -> None:
     } == set()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", (*PAGES, *MORE_PAGES), ids=lambda page: str(page.relative_to(ROOT))
+)
 def test_every_link_within_the_project_leads_somewhere(page: Path) -> None:
     for link in links(page):
         if "://" in link:
@@ -84,6 +87,11 @@ def test_every_link_within_the_project_leads_somewhere(page: Path) -> None:
         target = page.parent / path if path else page
         assert target.exists(), f"{page.name}: {link}"
         assert not anchor or anchor in anchors(target), f"{page.name}: {link}"
+
+
+def test_every_page_can_be_found_from_the_readme() -> None:
+    named = {link.partition("#")[0] for link in links(ROOT / "README.md")}
+    assert {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")} - named == set()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -12,6 +12,15 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+MORE_PAGES = tuple(
+    sorted(
+        page
+        for room in ("manifests", "tests")
+        for page in (ROOT / room).rglob("*.md")
+        if not any(part.startswith(".") for part in page.relative_to(ROOT).parts)
+    )
+)
+"""Those beside what they are about; their tables and blocks are tested there."""
 
 _FENCE = re.compile(r"^(?P<mark>`{3,})(?P<info>[^`]*)$")
 _HEADING = re.compile(r"^#+ (?P<title>.+)$")
