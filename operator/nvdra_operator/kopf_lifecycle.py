@@ -128,7 +128,6 @@ class KopfLifecycle:
                 if await self._in_program(self._keep(uid, tears_down=True)):
                     break
                 await asyncio.sleep(_RETRY_S)
-            await self._in_program(self._forget(uid))
 
         return registry
 
@@ -163,9 +162,6 @@ class KopfLifecycle:
         finally:
             self._keeping.discard(task)
         return True
-
-    async def _forget(self, uid: str) -> None:
-        self._domains.forget(uid)
 
     async def _stop_keeping(self) -> None:
         """Nothing that Kopf began goes on without it."""

@@ -69,7 +69,6 @@ class MirrorLifecycle:
             except ApiError as error:
                 log.info("finalizer not taken off", domain=uid, cause=str(error))
             await self._gone(uid)
-        self._domains.forget(uid)
         del self._tasks[uid]
 
     async def _gone(self, uid: str) -> None:

@@ -185,12 +185,14 @@ class Mirror:
 
 def trimmed_pod(pod: Body) -> Body:
     """As much of a pod as decides anything here; a thousand whole ones are 10 MiB."""
-    status = pod.get("status") or {}
+    spec, status = pod.get("spec") or {}, pod.get("status") or {}
+    # Which node a pod is meant for counts only until it is there.
+    place = ("nodeName",) if spec.get("nodeName") else ("affinity",)
     return {
         "apiVersion": pod["apiVersion"],
         "kind": pod["kind"],
         "metadata": _trimmed_meta(pod),
-        "spec": {"nodeName": (pod.get("spec") or {}).get("nodeName")},
+        "spec": {name: spec[name] for name in place if name in spec},
         "status": {name: status[name] for name in _POD_STATUS if name in status},
     }
 

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from nvdra_operator.cliques.members import members_of, waiting_nodes, why_unplaced
+from nvdra_api.gates import FeatureGates
+from nvdra_operator.cliques.members import hindrances, members_of
 from nvdra_operator.cliques.plan import plan_members
 from nvdra_operator.domains.scene import Obstacle, Scene
 from nvdra_operator.domains.status import Assessment, assess, merged_status, same_status
-from nvdra_testing.compute_domains import some_settings
+from nvdra_testing.compute_domains import CLIQUE, some_settings
 from nvdra_testing.scenes import a_daemon_pod, a_joined_node, a_whole_scene, the_domain
 
 SETTINGS = some_settings()
@@ -21,10 +22,8 @@ def assessed(scene: Scene, **options: Any) -> Assessment:
     return assess(
         scene,
         options.pop("settings", SETTINGS),
-        members=members,
         membership=plan_members(scene, members, SETTINGS),
-        waiting=waiting_nodes(scene, members),
-        unplaced=why_unplaced(scene.pods),
+        hindrances=hindrances(scene, members),
         **options,
     )
 
@@ -74,7 +73,52 @@ def test_a_node_whose_daemon_cannot_be_placed_is_named_with_the_reason() -> None
     ]
     scene = a_whole_scene(domain=the_domain(num_nodes=1), nodes=(a_joined_node("n1"),), pods=(pod,))
     message = message_of(assessed(scene))
-    assert "waiting for daemons on n1: cannot allocate all claims" in message
+    assert "waiting for n1: daemon cannot be placed: cannot allocate all claims" in message
+
+
+def test_of_two_daemons_that_cannot_be_placed_each_has_its_own_reason() -> None:
+    pods = []
+    for name, message in (("n1", "too little memory"), ("n2", "no device")):
+        pod = a_daemon_pod(name=f"for-{name}")
+        field = {"key": "metadata.name", "operator": "In", "values": [name]}
+        terms = {"nodeSelectorTerms": [{"matchFields": [field]}]}
+        required = {"requiredDuringSchedulingIgnoredDuringExecution": terms}
+        pod["spec"]["affinity"] = {"nodeAffinity": required}
+        pod["status"]["conditions"] = [
+            {"type": "PodScheduled", "status": "False", "message": message}
+        ]
+        pods.append(pod)
+    scene = a_whole_scene(nodes=(a_joined_node("n1"), a_joined_node("n2")), pods=tuple(pods))
+    message = message_of(assessed(scene), "Connected")
+    assert "n1: daemon cannot be placed: too little memory" in message
+    assert "n2: daemon cannot be placed: no device" in message
+
+
+@pytest.mark.parametrize(
+    ("parts", "why"),
+    [
+        ({"nodes": (a_joined_node("n1"),)}, "n1: daemon has no pod yet"),
+        (
+            {"nodes": (a_joined_node("n1", ready="Unknown"),)},
+            "n1: node is not ready: no report",
+        ),
+        (
+            {"nodes": (a_joined_node("n1"),), "pods": (a_daemon_pod("n1"),)},
+            "n1: daemon is not ready: starting",
+        ),
+        (
+            {"nodes": (a_joined_node("n1"),), "pods": (a_daemon_pod("n1", ready=True),)},
+            "n1: daemon has no address yet",
+        ),
+    ],
+)
+def test_a_node_that_joined_and_does_not_take_part_is_named_with_the_reason(
+    parts: dict[str, Any], why: str
+) -> None:
+    found = assessed(a_whole_scene(**parts))
+    assert (found.status, reason_of(found, "Connected")) == ("Ready", "WaitingForDaemons")
+    assert why in message_of(found, "Connected")
+    assert why in message_of(found)
 
 
 def test_what_keeps_a_container_from_running_is_told() -> None:
@@ -84,10 +128,33 @@ def test_what_keeps_a_container_from_running_is_told() -> None:
     assert "n1: daemon is not ready: ImagePullBackOff: no such image" in message_of(assessed(scene))
 
 
+def test_where_the_kubelet_says_nothing_the_events_of_the_pod_are_pointed_at() -> None:
+    waiting = {"reason": "ContainerCreating"}
+    pod = a_daemon_pod("n1", containerStatuses=[{"state": {"waiting": waiting}}])
+    scene = a_whole_scene(nodes=(a_joined_node("n1"),), pods=(pod,))
+    assert "ContainerCreating; see the events of pod daemon-n1" in message_of(assessed(scene))
+
+
+def test_a_node_whose_daemon_went_is_not_ready_for_that_reason() -> None:
+    scene = formed(True)
+    entry = {"name": "n0", "ipAddress": "10.0.0.0", "cliqueID": CLIQUE, "index": 0}
+    settings = some_settings(gates=FeatureGates.parse("ComputeDomainCliques=false"))
+    domain = {**scene.domain, "status": {"nodes": [{**entry, "status": "Ready"}]}}
+    gone = a_whole_scene(domain=domain, nodes=scene.nodes)
+    found = assess(
+        gone,
+        settings,
+        membership=plan_members(gone, (), settings),
+        hindrances=hindrances(gone, ()),
+    )
+    assert reason_of(found) == "NodeNotReady"
+    assert "n0: daemon has no pod yet" in message_of(found)
+
+
 def test_many_nodes_do_not_make_a_long_message() -> None:
     message = message_of(assessed(formed(*[False] * 12)))
-    assert message.startswith("12 of 12 nodes are not ready: n0:")
-    assert message.endswith("and 7 more")
+    assert message.startswith("12 of 12 nodes are not ready: n0, n1, n10, n11, n2 and 7 more: ")
+    assert message.endswith("daemon is not ready: starting")
 
 
 def test_a_conflict_comes_before_everything_else() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nvdra_api.gates import FeatureGates
 from nvdra_api.names import (
@@ -19,6 +19,9 @@ from nvdra_kube.resources import NODES, PODS, RESOURCE_CLAIM_TEMPLATES
 from nvdra_operator.domains.objects import daemon_set, daemon_template, workload_template
 from nvdra_operator.resources import CLIQUES, COMPUTE_DOMAINS, DAEMON_SETS
 from nvdra_testing.compute_domains import CLIQUE, DomainCluster, a_cluster, some_settings
+
+if TYPE_CHECKING:
+    from nvdra_kube.api import Body
 
 
 async def a_formed_domain(it: DomainCluster, *nodes: str, **options: Any) -> str:
@@ -189,6 +192,7 @@ async def test_a_clique_goes_with_its_last_daemon() -> None:
 async def test_a_clique_that_somebody_deletes_comes_back_with_the_same_indexes() -> None:
     async with a_cluster() as it, it.running():
         uid = await a_formed_domain(it, "node-2", "node-1")
+        await it.quiet()
         before = await entries(it)
         await it.api.delete(CLIQUES, f"{uid}.{CLIQUE}", namespace=NAMESPACE)
 
@@ -313,35 +317,35 @@ async def test_a_server_that_drops_conditions_is_not_written_to_again_and_again(
         assert uid
 
 
+async def a_domain_of_earlier_daemons(it: DomainCluster) -> str:
+    """A domain whose DaemonSet says nothing of a protocol; returns its UID."""
+    made = await it.domain()
+    legacy = daemon_set(made, some_settings(image="earlier:1"))
+    del legacy["metadata"]["annotations"]
+    del legacy["spec"]["template"]["metadata"]["annotations"]
+    await it.api.create(DAEMON_SETS, legacy, namespace=NAMESPACE)
+    return str(made["metadata"]["uid"])
+
+
+def an_earlier_entry(node: str, *, index: int, ip: str) -> Body:
+    address = {"ipAddress": ip, "cliqueID": CLIQUE, "index": index}
+    return {"nodeName": node, **address, "status": "Ready"}
+
+
+async def an_earlier_clique(it: DomainCluster, uid: str, *entries: Body) -> Body:
+    labels = {LABEL_COMPUTE_DOMAIN: uid, LABEL_CLIQUE_ID: CLIQUE}
+    meta = {"name": f"{uid}.{CLIQUE}", "namespace": NAMESPACE, "labels": labels}
+    body = {"metadata": meta, "daemons": list(entries)}
+    return await it.api.create(CLIQUES, body, namespace=NAMESPACE)
+
+
 async def test_daemons_of_the_earlier_driver_keep_writing_their_entries() -> None:
     async with a_cluster() as it:
-        made = await it.domain()
-        uid = made["metadata"]["uid"]
-        legacy = daemon_set(made, some_settings(image="earlier:1"))
-        del legacy["metadata"]["annotations"]
-        del legacy["spec"]["template"]["metadata"]["annotations"]
-        await it.api.create(DAEMON_SETS, legacy, namespace=NAMESPACE)
+        uid = await a_domain_of_earlier_daemons(it)
         await it.join("node-1", uid, clique=None)
         await it.daemon("node-1", uid, ip="10.0.0.1", ready=True)
-        entry = {
-            "nodeName": "node-1",
-            "ipAddress": "10.0.0.1",
-            "cliqueID": CLIQUE,
-            "index": 5,
-            "status": "Ready",
-        }
-        clique = await it.api.create(
-            CLIQUES,
-            {
-                "metadata": {
-                    "name": f"{uid}.{CLIQUE}",
-                    "namespace": NAMESPACE,
-                    "labels": {LABEL_COMPUTE_DOMAIN: uid, LABEL_CLIQUE_ID: CLIQUE},
-                },
-                "daemons": [entry],
-            },
-            namespace=NAMESPACE,
-        )
+        entry = an_earlier_entry("node-1", index=5, ip="10.0.0.1")
+        clique = await an_earlier_clique(it, uid, entry)
         async with it.running():
             await it.condition(reason="NodesReady")
             await it.quiet()
@@ -355,6 +359,116 @@ async def test_daemons_of_the_earlier_driver_keep_writing_their_entries() -> Non
             await it.api.update(NODES, node_1, subresource="status")
             await it.condition(reason="NodeNotReady")
             assert await it.cliques() == [clique]
+
+
+async def test_an_entry_of_an_earlier_daemon_whose_node_is_gone_is_taken_out() -> None:
+    async with a_cluster() as it:
+        uid = await a_domain_of_earlier_daemons(it)
+        await it.join("node-1", uid, clique=None)
+        await it.daemon("node-1", uid, ip="10.0.0.1", ready=True)
+        stays = an_earlier_entry("node-1", index=1, ip="10.0.0.1")
+        lost = an_earlier_entry("node-0", index=0, ip="10.0.0.9")
+        await an_earlier_clique(it, uid, lost, stays)
+        async with it.running():
+            await it.condition(reason="NodesReady")
+            (clique,) = await it.cliques()
+            assert clique["daemons"] == [stays]
+            assert ANNOTATION_RESERVATIONS not in (clique["metadata"].get("annotations") or {})
+            assert [node["name"] for node in (await it.look())["status"]["nodes"]] == ["node-1"]
+
+
+async def test_an_earlier_daemon_that_is_being_replaced_keeps_its_entry() -> None:
+    async with a_cluster() as it:
+        uid = await a_domain_of_earlier_daemons(it)
+        await it.join("node-1", uid, clique=None)
+        clique = await an_earlier_clique(
+            it, uid, an_earlier_entry("node-1", index=1, ip="10.0.0.1")
+        )
+        async with it.running():
+            found = await it.condition(reason="NodeNotReady")
+            assert "node-1: daemon has no pod yet" in found["message"]
+            await it.quiet()
+            assert await it.cliques() == [clique]
+
+
+async def test_without_cliques_an_entry_of_an_earlier_daemon_goes_with_its_node() -> None:
+    async with a_cluster() as it:
+        uid = await a_domain_of_earlier_daemons(it)
+        await it.join("node-1", uid, clique=None)
+        # The daemon knows its address before its kubelet has told it to anybody else.
+        await it.daemon("node-1", uid)
+        nodes = [
+            {"name": name, "ipAddress": ip, "cliqueID": CLIQUE, "index": index, "status": "Ready"}
+            for index, (name, ip) in enumerate([("node-0", "10.0.0.9"), ("node-1", "10.0.0.1")])
+        ]
+        status = {"status": {"status": "Ready", "nodes": nodes}}
+        await it.api.patch(
+            COMPUTE_DOMAINS, "job", status, namespace="default", subresource="status"
+        )
+        async with it.running():
+            await it.condition(reason="NodeNotReady")
+            (node,) = (await it.look())["status"]["nodes"]
+            assert (node["name"], node["index"], node["status"]) == ("node-1", 1, "NotReady")
+
+
+async def test_a_foreign_object_with_the_name_of_a_clique_is_reported_and_left_alone() -> None:
+    async with a_cluster() as it, it.running():
+        uid = (await it.domain())["metadata"]["uid"]
+        name = f"{uid}.{CLIQUE}"
+        theirs = {"metadata": {"name": name, "namespace": NAMESPACE}, "daemons": []}
+        foreign = await it.api.create(CLIQUES, theirs, namespace=NAMESPACE)
+        await it.until(lambda: it.daemon_set(uid))
+        await it.join("node-1", uid)
+        await it.daemon("node-1", uid, ip="10.0.0.1", ready=True)
+        found = await it.condition("Accepted", reason="NameConflict")
+        assert f"ComputeDomainClique {NAMESPACE}/{name} exists already" in found["message"]
+        await it.quiet()
+        assert "NameConflict" in await it.events()
+        tries = [write for write in it.writes if write.startswith("create computedomaincliques")]
+        assert len(tries) == 1
+        await it.delete()
+        (pod,) = await it.everything(PODS)
+        await it.remove(pod)
+        await it.gone(COMPUTE_DOMAINS, "job", namespace="default")
+        assert await it.cliques() == [foreign]
+
+
+async def test_a_clique_whose_label_a_person_took_off_is_known_again() -> None:
+    async with a_cluster() as it, it.running():
+        uid = await a_formed_domain(it, "node-1")
+        await it.quiet()
+        (before,) = await it.cliques()
+        bare = {"metadata": {"labels": None}}
+        await it.api.patch(CLIQUES, f"{uid}.{CLIQUE}", bare, namespace=NAMESPACE)
+
+        async def mended() -> bool:
+            (found,) = await it.cliques()
+            return bool(found["metadata"].get("labels") == before["metadata"]["labels"])
+
+        await it.until(mended)
+        (after,) = await it.cliques()
+        assert after["metadata"]["uid"] == before["metadata"]["uid"]
+        assert after["daemons"] == before["daemons"]
+
+
+async def test_nodes_that_pass_quickly_through_waiting_cost_no_write_of_the_status() -> None:
+    async with a_cluster() as it, it.running():
+        uid = (await it.domain())["metadata"]["uid"]
+        await it.condition(reason="NoNodesYet")
+        it.recorded.writes.clear()
+        await it.join("node-1", uid)
+        await it.quiet()
+        assert it.writes == []
+
+
+async def test_a_node_that_waits_longer_is_named() -> None:
+    async with a_cluster() as it, it.running():
+        uid = (await it.domain())["metadata"]["uid"]
+        await it.condition(reason="NoNodesYet")
+        await it.join("node-1", uid)
+        found = await it.condition("Connected", reason="WaitingForDaemons")
+        assert found["message"] == "node-1: daemon has no pod yet"
+        assert (await it.look())["status"]["status"] == "Ready"
 
 
 async def test_a_domain_of_the_earlier_driver_goes_with_all_its_finalizers() -> None:

@@ -50,6 +50,7 @@ async def test_the_objects_come_back_when_somebody_deletes_them() -> None:
     async with a_cluster() as it, it.running():
         uid = (await it.domain())["metadata"]["uid"]
         await it.condition(reason="NoNodesYet")
+        await it.quiet()
         old = await it.template()
         await it.api.delete(RESOURCE_CLAIM_TEMPLATES, "job-channels", namespace="default")
         await it.api.delete(DAEMON_SETS, daemon_set_name(uid), namespace=NAMESPACE)
@@ -101,6 +102,7 @@ async def test_a_label_that_a_person_took_off_comes_back() -> None:
     async with a_cluster() as it, it.running():
         uid = (await it.domain())["metadata"]["uid"]
         await it.condition(reason="NoNodesYet")
+        await it.quiet()
         old = await it.template()
         bare = {"metadata": {"labels": {LABEL_COMPUTE_DOMAIN: None}}}
         await it.api.patch(RESOURCE_CLAIM_TEMPLATES, "job-channels", bare, namespace="default")

@@ -12,6 +12,7 @@ from nvdra_operator.domains.scene import (
     is_dying,
     is_ready,
     labels_of,
+    node_of,
 )
 
 if TYPE_CHECKING:
@@ -45,27 +46,49 @@ def members_of(scene: Scene) -> tuple[Member, ...]:
     nodes = {node["metadata"]["name"]: node for node in scene.nodes}
     chosen: dict[str, Body] = {}
     for pod in scene.pods:
-        name = (pod.get("spec") or {}).get("nodeName") or ""
+        name = node_of(pod)
         if name and (name not in chosen or _rank(pod) > _rank(chosen[name])):
             chosen[name] = pod
     return tuple(_member(chosen[name], nodes.get(name)) for name in sorted(chosen))
 
 
-def why_unplaced(pods: Iterable[Body]) -> str:
-    """The scheduler's word on a daemon that it cannot place; empty without one."""
-    for pod in pods:
-        if not (pod.get("spec") or {}).get("nodeName"):
-            placed = condition(pod, "PodScheduled")
-            if placed.get("status") == "False":
-                return _reason(placed, "")
+def hindrances(scene: Scene, members: Iterable[Member]) -> dict[str, str]:
+    """What keeps each node that joined, or has a daemon, from being ready; empty for nothing."""
+    found = {member.node: _lacking(member) for member in members}
+    unplaced = {_target(pod): _unplaced(pod) for pod in scene.pods if not node_of(pod)}
+    for node in scene.nodes:
+        name = node["metadata"]["name"]
+        if name not in found:
+            why = unplaced.get(name) or unplaced.get("") or "daemon has no pod yet"
+            found[name] = why if is_ready(node) else _node_not_ready(node)
+    return found
+
+
+def _lacking(member: Member) -> str:
+    if member.why:
+        return member.why
+    if member.clique is None:
+        return "its node agent has not said which clique it is in"
+    return "" if member.ip else "daemon has no address yet"
+
+
+def _unplaced(pod: Body) -> str:
+    """The scheduler's word on a daemon that it cannot place."""
+    placed = condition(pod, "PodScheduled")
+    if placed.get("status") != "False":
+        return "daemon has not been placed yet"
+    return f"daemon cannot be placed: {_reason(placed, 'no reason given')}"
+
+
+def _target(pod: Body) -> str:
+    """The node that the DaemonSet made a pod for, where it says so; empty otherwise."""
+    affinity = ((pod.get("spec") or {}).get("affinity") or {}).get("nodeAffinity") or {}
+    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}
+    for term in required.get("nodeSelectorTerms") or ():
+        for match in term.get("matchFields") or ():
+            if match.get("key") == "metadata.name" and match.get("values"):
+                return str(match["values"][0])
     return ""
-
-
-def waiting_nodes(scene: Scene, members: Iterable[Member]) -> tuple[str, ...]:
-    """Nodes that joined but whose daemon has no pod yet."""
-    present = {member.node for member in members}
-    names = (node["metadata"]["name"] for node in scene.nodes)
-    return tuple(sorted(name for name in names if name not in present))
 
 
 def _rank(pod: Body) -> tuple[bool, bool, str, str]:
@@ -78,7 +101,7 @@ def _member(pod: Body, node: Body | None) -> Member:
     meta = pod["metadata"]
     why = _obstacle(pod, node)
     return Member(
-        node=pod["spec"]["nodeName"],
+        node=node_of(pod),
         pod=meta["name"],
         namespace=meta["namespace"],
         pod_uid=meta["uid"],
@@ -101,7 +124,7 @@ def _clique(pod: Body, node: Body | None) -> str | None:
 def _obstacle(pod: Body, node: Body | None) -> str:
     """Why the daemon is not ready; empty when it is."""
     if node is not None and not is_ready(node):
-        return f"node is not ready: {_reason(condition(node, 'Ready'), 'no report')}"
+        return _node_not_ready(node)
     if is_dying(pod):
         return "daemon is ending"
     if is_ready(pod):
@@ -109,12 +132,19 @@ def _obstacle(pod: Body, node: Body | None) -> str:
     return f"daemon is not ready: {_waiting(pod) or _reason(condition(pod, 'Ready'), 'starting')}"
 
 
+def _node_not_ready(node: Body) -> str:
+    return f"node is not ready: {_reason(condition(node, 'Ready'), 'no report')}"
+
+
 def _waiting(pod: Body) -> str:
     """What the kubelet says about a container that does not run."""
     for status in (pod.get("status") or {}).get("containerStatuses") or ():
         waiting = (status.get("state") or {}).get("waiting") or {}
         if waiting.get("reason"):
-            return _reason(waiting, "")
+            # What holds a container up before it is made, the kubelet tells in Events only.
+            silent = not waiting.get("message") and waiting["reason"] == "ContainerCreating"
+            more = f"; see the events of pod {pod['metadata']['name']}" if silent else ""
+            return _reason(waiting, "") + more
     return ""
 
 

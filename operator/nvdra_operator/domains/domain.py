@@ -11,24 +11,25 @@ from nvdra_api.names import LABEL_CLIQUE_ID, LABEL_COMPUTE_DOMAIN
 from nvdra_kube.backoff import Backoff
 from nvdra_kube.errors import ApiError, BadRequest, Conflict, Forbidden, Invalid, NotFound
 from nvdra_kube.resources import PODS
-from nvdra_operator.cliques.members import members_of, waiting_nodes, why_unplaced
-from nvdra_operator.cliques.plan import observed_members, plan_members
+from nvdra_operator.cliques.members import hindrances, members_of
+from nvdra_operator.cliques.observed import observed_members
+from nvdra_operator.cliques.plan import plan_members
 from nvdra_operator.domains.actions import Plan
 from nvdra_operator.domains.expectations import Expectations
 from nvdra_operator.domains.plan import drop_finalizer, plan_objects, plan_teardown
 from nvdra_operator.domains.reporter import Reporter
-from nvdra_operator.domains.scene import has_finalizer, is_dying, labels_of
+from nvdra_operator.domains.scene import has_finalizer, is_dying, labels_of, node_of
 from nvdra_operator.domains.status import assess
 from nvdra_operator.gate import NotLeading
 from nvdra_operator.resources import COMPUTE_DOMAINS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from nvdra_kube.api import Body, KubeApi
     from nvdra_kube.events import EventRecorder
     from nvdra_operator.cliques.members import Member
-    from nvdra_operator.cliques.plan import Membership, Seat
+    from nvdra_operator.cliques.membership import Membership, Seat
     from nvdra_operator.cliques.slots import Slot
     from nvdra_operator.domains.executor import Executor
     from nvdra_operator.domains.scene import Obstacle, Scene
@@ -42,6 +43,8 @@ _PAUSE_S: Final = 0.02
 _PAUSE_PER_NODE_S: Final = 0.0002
 _LOOK_AGAIN_S: Final = 300.0
 _OBSTACLE_S: Final = 10.0
+# Pods of so many nodes are asked for node by node, those of more nodes all at once.
+_ONE_BY_ONE: Final = 8
 _APPEARS_WITHIN_S: Final = 60.0
 # IMEX daemons get 30 s to end; what takes longer is stuck, and the domain's user waits no more.
 TEARDOWN_PATIENCE_S: Final = 60.0
@@ -177,18 +180,17 @@ class Domain:
 
     async def _keep(self) -> float:
         await self._keep_objects()
-        scene = self._mirror.scene(self.uid, obstacles=self._obstacles)
+        scene = self._scene()
         if scene.domain["metadata"].get("name") is None:
             return 0.0  # gone meanwhile
         members = members_of(scene)
         membership = await self._keep_members(scene, members)
+        scene = self._scene()
         assessment = assess(
             scene,
             self._settings,
-            members=members,
             membership=membership,
-            waiting=waiting_nodes(scene, members),
-            unplaced=why_unplaced(scene.pods),
+            hindrances=hindrances(scene, members),
             trouble=self._trouble,
         )
         self._measure(scene, formed=assessment.is_formed)
@@ -200,6 +202,9 @@ class Domain:
         )
         hindered = bool(scene.obstacles or self._trouble)
         return min(_OBSTACLE_S if hindered else _LOOK_AGAIN_S, wait_s or _LOOK_AGAIN_S)
+
+    def _scene(self) -> Scene:
+        return self._mirror.scene(self.uid, obstacles=self._obstacles)
 
     async def _keep_objects(self) -> None:
         """Objects first; what is refused there is reported, and does not stop the rest.
@@ -219,36 +224,43 @@ class Domain:
         self._ask_again_s = _now_s() + _OBSTACLE_S
 
     async def _keep_members(self, scene: Scene, members: tuple[Member, ...]) -> Membership:
-        if scene.is_legacy:
-            return observed_members(scene, members)
-        membership = plan_members(scene, members, self._settings, remembered=self._slots)
+        def planned(gone: Collection[Seat] = ()) -> Membership:
+            if scene.is_legacy:
+                return observed_members(scene, members, gone=gone)
+            return plan_members(scene, members, self._settings, gone=gone, remembered=self._slots)
+
+        membership = planned()
         if membership.suspects:
-            gone = await self._confirm_gone(membership.suspects)
-            membership = plan_members(
-                scene, members, self._settings, gone=gone, remembered=self._slots
-            )
+            membership = planned(await self._confirm_gone(membership.suspects))
         self._slots = membership.slots
         if membership.actions:
-            await self._carry_out(Plan(stages=(membership.actions,)))
+            self._obstacles += await self._carry_out(Plan(stages=(membership.actions,)))
         return membership
 
-    async def _confirm_gone(self, suspects: Iterable[Seat]) -> set[Seat]:
+    async def _confirm_gone(self, suspects: Collection[Seat]) -> set[Seat]:
         """Seats on which the API has no daemon any more: local copies may be behind."""
-        found = await asyncio.gather(*(self._live(node) for _, node in suspects))
+        nodes = {node for _, node in suspects}
+        one_by_one = nodes if len(nodes) <= _ONE_BY_ONE else {""}
+        found = await asyncio.gather(*map(self._live, one_by_one))
+        taken = [(node_of(pod), labels_of(pod)) for pods in found for pod in pods]
         return {
-            seat
-            for seat, pods in zip(suspects, found, strict=True)
-            if not any(labels_of(pod).get(LABEL_CLIQUE_ID, seat[0]) == seat[0] for pod in pods)
+            (clique, node)
+            for clique, node in suspects
+            if not any(
+                node == where and labels.get(LABEL_CLIQUE_ID, clique) == clique
+                for where, labels in taken
+            )
         }
 
     async def _live(self, node: str) -> list[Body]:
+        """Pods of daemons as the API has them, on one node or (empty) on all."""
         pods: list[Body] = []
         for namespace in self._settings.namespaces:
             listed = await self._api.list(
                 PODS,
                 namespace=namespace,
                 label_selector=f"{LABEL_COMPUTE_DOMAIN}={self.uid}",
-                field_selector=f"spec.nodeName={node}",
+                field_selector=f"spec.nodeName={node}" if node else "",
             )
             pods += listed["items"]
         return pods

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from nvdra_api.names import LABEL_COMPUTE_DOMAIN
+from nvdra_api.names import ANNOTATION_PROTOCOL, LABEL_COMPUTE_DOMAIN
 from nvdra_kube.errors import AlreadyExists, Conflict, Invalid, NotFound
 from nvdra_operator.domains.actions import Create, Delete, Patch, Replace
-from nvdra_operator.domains.scene import Obstacle, domain_of, labels_of
+from nvdra_operator.domains.scene import Obstacle, annotations_of, domain_of, labels_of
 
 if TYPE_CHECKING:
     from nvdra_kube.api import Body, KubeApi
@@ -134,8 +134,11 @@ def _was_ours(found: Body, wanted: Body) -> bool:
 
 
 def _names_domain(found: Body, wanted: Body) -> bool:
-    """Claim templates carry the domain's UID in their config, DaemonSets in their selector."""
+    """Claim templates carry the domain's UID in their config, DaemonSets in their selector; cliques
+    have it in their name, and our mark."""
     have, want = found.get("spec") or {}, wanted.get("spec") or {}
+    if not want:
+        return ANNOTATION_PROTOCOL in annotations_of(found)
     if "selector" in want:
         return bool(have.get("selector") == want["selector"])
     return _configs(have) == _configs(want) != []

@@ -1,4 +1,11 @@
-"""From what is there to what is to be done, for the objects of one domain. Pure."""
+"""From what is there to what is to be done, for the objects of one domain. Pure.
+
+Only the domain itself bears our finalizer. Its objects need none: what somebody deletes is made
+again, and a domain that goes looks for its objects by label until there are none. A finalizer on
+them would have to be taken off by a controller, which may be uninstalled by then, and keeps a
+DaemonSet that somebody deleted half alive: there, but without new pods. Objects of an earlier
+driver have it; they are let go wherever they are met.
+"""
 
 from __future__ import annotations
 
@@ -133,7 +140,7 @@ def _keep_workload_template(scene: Scene, settings: DriverSettings) -> list[Acti
 
 def _keep_template(scene: Scene, wanted: Body, found: tuple[Body, ...]) -> list[Action]:
     meta = wanted["metadata"]
-    if _is_blocked(scene, RESOURCE_CLAIM_TEMPLATES, wanted):
+    if scene.is_blocked(wanted):
         return []
     for body in found:
         if (body["metadata"]["namespace"], body["metadata"]["name"]) != (
@@ -153,7 +160,7 @@ def _keep_template(scene: Scene, wanted: Body, found: tuple[Body, ...]) -> list[
 
 def _keep_daemon_set(scene: Scene, settings: DriverSettings) -> list[Action]:
     wanted = daemon_set(scene.domain, settings)
-    if _is_blocked(scene, DAEMON_SETS, wanted):
+    if scene.is_blocked(wanted):
         return []
     if not scene.daemon_sets:
         why = "the domain has no DaemonSet"
@@ -225,15 +232,6 @@ def _missing(found: dict[str, str] | None, wanted: dict[str, str] | None) -> dic
 
 def _merged(part: str, found: Body, wanted: Body) -> dict[str, str]:
     return {**(found["metadata"].get(part) or {}), **wanted["metadata"][part]}
-
-
-def _is_blocked(scene: Scene, resource: Resource, wanted: Body) -> bool:
-    meta = wanted["metadata"]
-    return any(
-        (obstacle.kind, obstacle.namespace, obstacle.name)
-        == (resource.kind, meta["namespace"], meta["name"])
-        for obstacle in scene.obstacles
-    )
 
 
 def _remove(resource: Resource, body: Body) -> list[Action]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import structlog
@@ -21,6 +22,17 @@ if TYPE_CHECKING:
     from nvdra_operator.settings import DriverSettings
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Place:
+    """What is known of one UID, for as long as the domain is there or somebody keeps it."""
+
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    keepers: int = 0
+    """Who keeps it, and who waits for the turn."""
+    domain: Domain | None = None
+    neglected_since_s: float | None = None
 
 
 class Domains:
@@ -44,48 +56,43 @@ class Domains:
         self._formed = formed
         self._patience_s = patience_s
         self._finalizer_grace_s = 0.0
-        self._domains: dict[str, Domain] = {}
-        self._turns: dict[str, asyncio.Lock] = {}
-        self._neglected_since_s: dict[str, float] = {}
+        self._places: dict[str, _Place] = {}
         mirror.subscribe(on_domain=self._appeared, on_object=self.wake)
 
     @property
     def depth(self) -> int:
         """How many domains have something to be looked at."""
-        return sum(domain.is_woken for domain in self._domains.values())
+        return sum(one.domain is not None and one.domain.is_woken for one in self._places.values())
 
     @property
     def kept(self) -> frozenset[str]:
         """UIDs of the domains that somebody keeps now."""
-        return frozenset(filter(self._is_kept, self._turns))
-
-    def _is_kept(self, uid: str) -> bool:
-        lock = self._turns.get(uid)
-        return lock is not None and lock.locked()
+        return frozenset(uid for uid, place in self._places.items() if place.turn.locked())
 
     def neglected(self, *, for_s: float) -> str:
         """Name of a domain that nobody has kept for so long; empty when there is none."""
-        now_s = asyncio.get_running_loop().time()
-        for uid, since_s in self._neglected_since_s.items():
-            if now_s - since_s > for_s and (domain := self._mirror.domain(uid)):
+        before_s = asyncio.get_running_loop().time() - for_s
+        for uid, place in self._places.items():
+            since_s, domain = place.neglected_since_s, self._mirror.domain(uid)
+            if since_s is not None and since_s < before_s and domain:
                 return f"{domain['metadata']['namespace']}/{domain['metadata']['name']}"
         return ""
 
     def _appeared(self, uid: str) -> None:
-        if self._mirror.domain(uid) is None:
-            self._neglected_since_s.pop(uid, None)
-        elif not self._is_kept(uid):
-            now_s = asyncio.get_running_loop().time()
-            self._neglected_since_s.setdefault(uid, now_s)
+        """Or changed, or went."""
+        place = self._places.setdefault(uid, _Place())
+        if not place.turn.locked() and place.neglected_since_s is None:
+            place.neglected_since_s = asyncio.get_running_loop().time()
         self.wake(uid)
+        self._tidy(uid)
 
     def await_finalizers(self, *, for_s: float) -> None:
         """Somebody else puts finalizers on: only do it where they are missing after so long."""
         self._finalizer_grace_s = for_s
 
     def wake(self, uid: str) -> None:
-        if domain := self._domains.get(uid):
-            domain.wake()
+        if (place := self._places.get(uid)) and place.domain:
+            place.domain.wake()
 
     def counts(self) -> dict[str, int]:
         """Domains by `status.status`; one without a status is not ready."""
@@ -110,29 +117,30 @@ class Domains:
 
         Waits for another call for the same domain to end. Raises `NotLeading`.
         """
-        async with self._turns.setdefault(uid, asyncio.Lock()):
-            if uid not in self._domains:
-                self._domains[uid] = self._made(uid)
-            self._neglected_since_s.pop(uid, None)
-            try:
-                await self._domains[uid].run(tears_down=tears_down)
-            finally:
-                if self._mirror.domain(uid) is not None:
-                    self._neglected_since_s[uid] = asyncio.get_running_loop().time()
-                else:
-                    self._domains.pop(uid, None)
+        place = self._places.setdefault(uid, _Place())
+        place.keepers += 1
+        try:
+            async with place.turn:
+                place.neglected_since_s = None
+                place.domain = place.domain or self._made(uid)
+                try:
+                    await place.domain.run(tears_down=tears_down)
+                finally:
+                    place.neglected_since_s = asyncio.get_running_loop().time()
+        finally:
+            place.keepers -= 1
+            self._tidy(uid)
 
     async def release(self, uid: str) -> None:
         """Take the finalizer off a domain that is torn down. Raises `ApiError`."""
-        if domain := self._domains.get(uid):
-            await domain.release()
+        if (place := self._places.get(uid)) and place.domain:
+            await place.domain.release()
 
-    def forget(self, uid: str) -> None:
-        """The domain does not exist any more."""
-        self._domains.pop(uid, None)
-        lock = self._turns.get(uid)
-        if lock is not None and not lock.locked():
-            del self._turns[uid]
+    def _tidy(self, uid: str) -> None:
+        """Forget a domain that does not exist, and that nobody keeps."""
+        place = self._places.get(uid)
+        if place and not place.keepers and self._mirror.domain(uid) is None:
+            del self._places[uid]
 
     def _made(self, uid: str) -> Domain:
         return Domain(

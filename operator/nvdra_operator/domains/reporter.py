@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from nvdra_kube.errors import NotFound
-from nvdra_operator.domains.status import CONDITION_ACCEPTED, merged_status, same_status
+from nvdra_operator.domains.status import (
+    CONDITION_ACCEPTED,
+    CONDITION_READY,
+    merged_status,
+    same_nodes,
+    same_status,
+)
 from nvdra_operator.resources import COMPUTE_DOMAINS
 
 if TYPE_CHECKING:
@@ -23,6 +29,8 @@ log = structlog.get_logger(__name__)
 # Each write carries all nodes: a thousand of them are 180 KiB, and each watcher gets them.
 _NODES_PER_S: Final = 500
 _SMALL: Final = 20
+# How nodes are waited for changes with each step of theirs: what passes so soon is not written.
+_LASTING_S: Final = 2.0
 
 
 class Reporter:
@@ -34,6 +42,7 @@ class Reporter:
         self._conditions: list[Body] = []
         self._written: tuple[Body, Body] | None = None
         self._wrote_s = float("-inf")
+        self._differs_since_s: float | None = None
 
     async def report(
         self,
@@ -56,8 +65,9 @@ class Reporter:
             now=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         )
         if same_status(wanted, found) or self._is_pruned(wanted, found):
+            self._differs_since_s = None
             return 0.0
-        if (wait_s := self._too_soon_s(wanted, found)) > 0:
+        if (wait_s := self._too_soon_s(wanted, found, old["conditions"])) > 0:
             return wait_s
         await self._write(domain, wanted, expectations, shared=shared)
         await self._tell(domain, assessment, old["conditions"])
@@ -68,10 +78,18 @@ class Reporter:
         """Whether this is what the server made of the same wish before."""
         return self._written is not None and self._written == (wanted, found)
 
-    def _too_soon_s(self, wanted: Body, found: Body) -> float:
-        if wanted["status"] != found.get("status") or len(wanted["nodes"]) <= _SMALL:
+    def _too_soon_s(self, wanted: Body, found: Body, conditions: list[Body]) -> float:
+        """How long to wait for more changes before the status is written; not positive to write."""
+        if wanted["status"] != found.get("status"):
             return 0.0
-        return self._wrote_s + len(wanted["nodes"]) / _NODES_PER_S - _now_s()
+        now_s = _now_s()
+        if same_nodes(wanted, found) and _verdict(wanted["conditions"]) == _verdict(conditions):
+            if self._differs_since_s is None:
+                self._differs_since_s = now_s
+            return self._differs_since_s + _LASTING_S - now_s
+        if len(wanted["nodes"]) <= _SMALL:
+            return 0.0
+        return self._wrote_s + len(wanted["nodes"]) / _NODES_PER_S - now_s
 
     async def _write(
         self, domain: Body, wanted: Body, expectations: Expectations, *, shared: bool
@@ -89,7 +107,7 @@ class Reporter:
             )
         except NotFound:
             return  # deleted meanwhile
-        self._wrote_s = _now_s()
+        self._wrote_s, self._differs_since_s = _now_s(), None
         self._written = (wanted, body.get("status") or {})
         expectations.wrote(COMPUTE_DOMAINS, body, now_s=_now_s())
 
@@ -113,6 +131,12 @@ class Reporter:
                     reason=finding.reason,
                     note=finding.message,
                 )
+
+
+def _verdict(conditions: list[Body]) -> tuple[object, object]:
+    """What the condition says that people wait for, without the wording."""
+    ready = next((one for one in conditions if one.get("type") == CONDITION_READY), {})
+    return ready.get("status"), ready.get("reason")
 
 
 def _is_alarming(finding: Finding) -> bool:

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nvdra_api.names import (
     ANNOTATION_PROTOCOL,
+    COMPUTE_DOMAIN_OBJECT_PREFIX,
     FINALIZER_COMPUTE_DOMAIN,
     LABEL_CLAIM_TEMPLATE_TARGET,
     LABEL_COMPUTE_DOMAIN,
     TARGET_WORKLOAD,
 )
+from nvdra_operator.resources import CLIQUES
 
 if TYPE_CHECKING:
     from nvdra_kube.api import Body
@@ -29,9 +31,11 @@ class Obstacle:
     whose: str
 
     def __str__(self) -> str:
+        ours = self.name.startswith(COMPUTE_DOMAIN_OBJECT_PREFIX) or self.kind == CLIQUES.kind
+        other = "" if ours else ", or create the ComputeDomain with another name for its template"
         return (
             f"{self.kind} {self.namespace}/{self.name} exists already and belongs to {self.whose}; "
-            "delete it, or create the ComputeDomain with another name for its template"
+            f"delete it{other}"
         )
 
 
@@ -71,6 +75,12 @@ class Scene:
     def daemon_templates(self) -> tuple[Body, ...]:
         return tuple(body for body in self.templates if target_of(body) != TARGET_WORKLOAD)
 
+    def is_blocked(self, wanted: Body) -> bool:
+        """Whether somebody else's object is known to have the name of this one."""
+        meta = wanted["metadata"]
+        place = (wanted["kind"], meta["namespace"], meta["name"])
+        return any((one.kind, one.namespace, one.name) == place for one in self.obstacles)
+
     def limit(self, default: int) -> int:
         """How many daemons a clique may have; fixed for running daemons by their environment."""
         for body in self.daemon_sets:
@@ -92,6 +102,11 @@ def annotations_of(body: Body) -> dict[str, str]:
 def domain_of(body: Body) -> str:
     """UID of the domain that an object belongs to; empty for none."""
     return labels_of(body).get(LABEL_COMPUTE_DOMAIN, "")
+
+
+def node_of(pod: Body) -> str:
+    """The node that a pod is bound to; empty for none."""
+    return str((pod.get("spec") or {}).get("nodeName") or "")
 
 
 def target_of(body: Body) -> str:

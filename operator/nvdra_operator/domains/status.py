@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Final
 from nvdra_api.domains import NOT_READY, READY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from nvdra_kube.api import Body
-    from nvdra_operator.cliques.members import Member
-    from nvdra_operator.cliques.plan import Membership
+    from nvdra_operator.cliques.membership import Membership
     from nvdra_operator.domains.scene import Scene
     from nvdra_operator.settings import DriverSettings
 
@@ -56,26 +55,25 @@ def assess(
     scene: Scene,
     settings: DriverSettings,
     *,
-    members: Iterable[Member],
     membership: Membership,
-    waiting: tuple[str, ...] = (),
-    unplaced: str = "",
+    hindrances: Mapping[str, str] | None = None,
     trouble: str = "",
 ) -> Assessment:
-    """`waiting` are nodes that joined and have no daemon yet, `unplaced` what the scheduler says
-    of such a daemon; `trouble` is the last error that kept the controller from its work."""
+    """`hindrances` say of nodes what keeps them from being ready; `trouble` is the last error that
+    kept the controller from its work."""
     accepted = _accepted(scene, trouble)
     if settings.host_managed:
         ready = _host_managed(accepted)
         return Assessment(
             status=READY if ready.holds else NOT_READY, nodes=(), findings=(ready, accepted)
         )
-    pending = _pending(waiting, unplaced)
-    ready = _ready(scene, accepted, tuple(members), membership, pending)
+    hindrances = hindrances or {}
+    ready = _ready(scene, accepted, membership, hindrances)
+    connected = _connected(membership, hindrances, scene.limit(settings.max_nodes))
     return Assessment(
         status=READY if ready.holds else NOT_READY,
         nodes=membership.entries,
-        findings=(ready, accepted, _connected(membership, scene.limit(settings.max_nodes))),
+        findings=(ready, accepted, connected),
     )
 
 
@@ -100,9 +98,13 @@ def same_status(wanted: Body, found: Body) -> bool:
     """Whether there is nothing to write. The order of nodes does not matter."""
     return (
         wanted["status"] == found.get("status")
-        and _by_name(wanted["nodes"]) == _by_name(found.get("nodes") or ())
+        and same_nodes(wanted, found)
         and wanted["conditions"] == (found.get("conditions") or [])
     )
+
+
+def same_nodes(wanted: Body, found: Body) -> bool:
+    return _by_name(wanted["nodes"]) == _by_name(found.get("nodes") or ())
 
 
 def _accepted(scene: Scene, trouble: str) -> Finding:
@@ -124,41 +126,38 @@ def _host_managed(accepted: Finding) -> Finding:
 
 
 def _ready(
-    scene: Scene,
-    accepted: Finding,
-    members: tuple[Member, ...],
-    membership: Membership,
-    pending: str,
+    scene: Scene, accepted: Finding, membership: Membership, hindrances: Mapping[str, str]
 ) -> Finding:
     if not accepted.holds:
         return Finding(CONDITION_READY, False, accepted.reason, accepted.message)
     entries = membership.entries
+    missing = _missing(membership, hindrances)
+    pending = f"; waiting for {_told(missing)}" if missing else ""
     expected = (scene.domain.get("spec") or {}).get("numNodes") or 0
     if membership.overflow:
         message = f"no slot left in the clique for {_listed(membership.overflow)}"
         return Finding(CONDITION_READY, False, "CliqueFull", message)
     if len(entries) < expected:
         message = f"{len(entries)} of {expected} nodes have joined{pending}"
-        return Finding(CONDITION_READY, False, "WaitingForNodes", message)
+        return Finding(CONDITION_READY, False, "WaitingForNodes", message[:_MAX_MESSAGE])
     if lame := [entry["name"] for entry in entries if entry.get("status") != READY]:
-        whys = {member.node: member.why for member in members}
-        told = [f"{name}: {whys.get(name) or 'daemon is not ready'}" for name in lame]
-        message = f"{len(lame)} of {len(entries)} nodes are not ready: {_listed(told)}"
+        whys = {name: hindrances.get(name) or "no daemon runs there" for name in lame}
+        message = f"{len(lame)} of {len(entries)} nodes are not ready: {_told(whys)}"
         return Finding(CONDITION_READY, False, "NodeNotReady", message[:_MAX_MESSAGE])
     if not entries:
-        return Finding(CONDITION_READY, True, "NoNodesYet", f"no node has joined{pending}")
+        message = f"no node takes part yet{pending}"
+        return Finding(CONDITION_READY, True, "NoNodesYet", message[:_MAX_MESSAGE])
     message = f"all {len(entries)} nodes are ready{pending}"
-    return Finding(CONDITION_READY, True, "NodesReady", message)
+    return Finding(CONDITION_READY, True, "NodesReady", message[:_MAX_MESSAGE])
 
 
-def _pending(waiting: tuple[str, ...], unplaced: str) -> str:
-    if not waiting:
-        return ""
-    why = f": {unplaced}" if unplaced else ""
-    return f"; waiting for daemons on {_listed(waiting)}{why}"[:_MAX_MESSAGE]
+def _missing(membership: Membership, hindrances: Mapping[str, str]) -> dict[str, str]:
+    """Nodes that joined, or have a daemon, and have no entry; those beyond a limit left out."""
+    listed = {entry["name"] for entry in membership.entries} | set(membership.overflow)
+    return {name: why for name, why in hindrances.items() if why and name not in listed}
 
 
-def _connected(membership: Membership, limit: int) -> Finding:
+def _connected(membership: Membership, hindrances: Mapping[str, str], limit: int) -> Finding:
     """Whether every node can share memory with every other one."""
     kind = CONDITION_CONNECTED
     if membership.overflow:
@@ -170,6 +169,8 @@ def _connected(membership: Membership, limit: int) -> Finding:
             "is it of this version?"
         )
         return Finding(kind, False, "CliqueUnknown", message)
+    if missing := _missing(membership, hindrances):
+        return Finding(kind, False, "WaitingForDaemons", _told(missing)[:_MAX_MESSAGE])
     if membership.without_fabric:
         message = f"nodes without an NVLink fabric: {_listed(membership.without_fabric)}"
         return Finding(kind, False, "NodesWithoutFabric", message)
@@ -177,7 +178,7 @@ def _connected(membership: Membership, limit: int) -> Finding:
         message = f"nodes are in {len(membership.cliques)} NVLink cliques"
         return Finding(kind, False, "SeveralCliques", message)
     if not membership.cliques:
-        return Finding(kind, True, "NoNodesYet", "no node has joined")
+        return Finding(kind, True, "NoNodesYet", "no node takes part yet")
     return Finding(kind, True, "OneClique", f"all nodes are in clique {membership.cliques[0]}")
 
 
@@ -191,6 +192,14 @@ def _condition(finding: Finding, old: Body | None, generation: int, now: str) ->
         "reason": finding.reason,
         "message": finding.message,
     }
+
+
+def _told(whys: Mapping[str, str]) -> str:
+    """Nodes with what is said of them, those together of which the same is said."""
+    nodes: dict[str, list[str]] = {}
+    for name, why in sorted(whys.items()):
+        nodes.setdefault(why, []).append(name)
+    return "; ".join(f"{_listed(names)}: {why}" for why, names in nodes.items())
 
 
 def _by_name(nodes: Iterable[Body]) -> dict[str, Body]:
