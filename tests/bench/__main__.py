@@ -11,7 +11,7 @@ from pathlib import Path
 
 BENCHMARKS = (
     *("prepare", "parallel", "recovery", "churn", "costs", "soak"),
-    *("start", "simulate", "ring", "imex", "domains", "fleet", "controller"),
+    *("start", "simulate", "ring", "imex", "domains", "fleet", "controller", "workloads"),
 )
 PROGRAMS = ("api_server", "floor_server")
 
