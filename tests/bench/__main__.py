@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 BENCHMARKS = (
-    *("prepare", "parallel", "recovery", "churn", "costs", "soak"),
-    *("start", "simulate", "ring", "imex", "domains", "fleet", "controller", "workloads"),
+    *("prepare", "parallel", "recovery", "churn", "costs", "soak", "start", "simulate", "ring"),
+    *("imex", "release", "fleet", "workloads", "controller", "domains"),
 )
 PROGRAMS = ("api_server", "floor_server")
 

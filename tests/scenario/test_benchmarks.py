@@ -113,3 +113,18 @@ def test_the_controller_is_looked_at_as_a_process() -> None:
     assert many["writes_each_removed"] <= 5
     assert many["memory_mib"]["with_all"]["resident"] > 0
     assert document["one_domain"]["2"]["cpu_s"] > 0
+
+
+@pytest.mark.timeout(300)
+def test_a_workload_is_released_whether_or_not_the_kernel_tells_of_its_daemon() -> None:
+    document = run("release")
+    assert document["told_by_the_kernel"]["p50_ms"] > 0
+    assert document["not_told"]["p50_ms"] > 0
+
+
+@pytest.mark.timeout(300)
+def test_workloads_run_on_a_cluster_of_real_programs() -> None:
+    formed = run("workloads")["nodes"]["1"]
+    assert formed["domain_ready_s"] >= formed["all_pods_running_s"] > 0
+    for program in ("daemon", "agent", "controller"):
+        assert formed["memory_mib"][program]["resident"] > 0
