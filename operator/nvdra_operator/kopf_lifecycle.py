@@ -14,6 +14,7 @@ import kopf
 import structlog
 
 from nvdra_api.names import API_GROUP, API_VERSION_NAME, FINALIZER_COMPUTE_DOMAIN
+from nvdra_kube.errors import ApiError
 from nvdra_kube.http_stack import aiohttp
 from nvdra_operator.gate import NotLeading
 from nvdra_operator.kopf_storage import Forgetful, NoDiffBase
@@ -32,6 +33,7 @@ _T = TypeVar("_T")
 _RESTART_S: Final = 2.0
 _RETRY_S: Final = 1.0
 _FINALIZER_S: Final = 5.0
+_KEEPER_ENDS_IN_S: Final = 60.0
 _GOODBYE_S: Final = 0.05
 _READING: Final = ("GET", "HEAD", "OPTIONS")
 _KEEP_ID: Final = "keep"
@@ -49,6 +51,7 @@ class KopfLifecycle:
         self._gate = gate
         self._loop: asyncio.AbstractEventLoop | None = None
         self._keeping: set[asyncio.Task[Any]] = set()
+        self._leaving: dict[str, asyncio.Task[None]] = {}
         domains.await_finalizers(for_s=_FINALIZER_S)
 
     async def run(self) -> None:
@@ -128,6 +131,7 @@ class KopfLifecycle:
                 if await self._in_program(self._keep(uid, tears_down=True)):
                     break
                 await asyncio.sleep(_RETRY_S)
+            await self._in_program(self._see_off(uid))
 
         return registry
 
@@ -163,9 +167,28 @@ class KopfLifecycle:
             self._keeping.discard(task)
         return True
 
+    async def _see_off(self, uid: str) -> None:
+        """In the program's loop. Kopf takes the finalizer off now. It tries that once: where it did
+        not work, no event would make it try again."""
+        if uid not in self._leaving:
+            self._leaving[uid] = asyncio.create_task(self._let_go(uid), name=f"let go {uid}")
+
+    async def _let_go(self, uid: str) -> None:
+        try:
+            while self._domains.knows(uid):
+                await asyncio.sleep(_FINALIZER_S)
+                try:
+                    await self._domains.release(uid)
+                except ApiError as error:
+                    log.info("finalizer not taken off", domain=uid, cause=str(error))
+        except Exception as error:
+            log.error("domain not let go", domain=uid, exc_info=error)
+        finally:
+            del self._leaving[uid]
+
     async def _stop_keeping(self) -> None:
         """Nothing that Kopf began goes on without it."""
-        tasks = tuple(self._keeping)
+        tasks = (*self._keeping, *self._leaving.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -181,7 +204,9 @@ def _settings() -> kopf.OperatorSettings:
     settings.scanning.disabled = True
     settings.process.ultimate_exiting_timeout = None
     settings.queueing.exit_timeout = 0.1
-    settings.background.instant_exit_timeout = 1.0
+    # Whatever takes longer, Kopf looks at again after writing into the object, and we let it write
+    # nothing: so it waits for the task that keeps a domain, which ends when it is told to.
+    settings.background.instant_exit_timeout = _KEEPER_ENDS_IN_S
     settings.networking.request_timeout = 30.0
     settings.networking.connect_timeout = 10.0
     settings.networking.error_backoffs = (0.1, 0.5, 1, 2, 5, 10)

@@ -256,7 +256,7 @@ def _parser(environ: Mapping[str, str], version: str) -> argparse.ArgumentParser
             type=flag.parse,
             default=None if optional else default,
             metavar="VALUE",
-            help=f"{flag.help} [{flag.variable}]".replace("%", "%%"),
+            help=_help(flag).replace("%", "%%"),
         )
     parser.add_argument(
         "-v",
@@ -271,3 +271,8 @@ def _parser(environ: Mapping[str, str], version: str) -> argparse.ArgumentParser
         parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
     parser.add_argument("--version", action="version", version=f"nvdra {version}")
     return parser
+
+
+def _help(flag: Flag) -> str:
+    default = f" Default: {flag.default}." if flag.default else ""
+    return f"{flag.help}{default} [{flag.variable}]"

@@ -272,6 +272,21 @@ async def test_without_cliques_the_status_holds_the_members() -> None:
             assert {node["name"]: node["index"] for node in nodes} == before
 
 
+async def test_a_domain_with_nodes_goes_on_as_it_began_when_the_gate_is_switched() -> None:
+    async with a_cluster() as it:
+        async with it.running():
+            uid = await a_formed_domain(it, "node-1")
+        await it.join("node-2", uid)
+        await it.daemon("node-2", uid, ip="10.0.0.2", ready=True)
+        gates = FeatureGates.parse("ComputeDomainCliques=false")
+        async with it.running(some_settings(gates=gates)):
+
+            async def joined() -> bool:
+                return set(await entries(it)) == {"node-1", "node-2"}
+
+            await it.until(joined)
+
+
 async def test_eighteen_nodes_that_come_at_once_need_few_writes() -> None:
     async with a_cluster() as it, it.running():
         uid = (await it.domain())["metadata"]["uid"]

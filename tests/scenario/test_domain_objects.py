@@ -279,3 +279,28 @@ async def test_a_host_managed_domain_is_a_claim_template_and_nothing_else() -> N
         assert await it.everything(DAEMON_SETS) == []
         await it.delete()
         await it.gone(COMPUTE_DOMAINS, "job", namespace="default")
+
+
+async def test_a_domain_that_only_somebody_elses_finalizer_holds_is_not_neglected() -> None:
+    async with a_cluster() as it, it.running() as controller:
+        uid = (await it.domain())["metadata"]["uid"]
+        await it.condition(reason="NoNodesYet")
+        meta = (await it.look())["metadata"]
+        held = {"metadata": {"finalizers": [*meta["finalizers"], "theirs.example.com/hold"]}}
+        await it.api.patch(COMPUTE_DOMAINS, "job", held, namespace="default")
+        await it.delete()
+
+        async def released() -> bool:
+            return bool((await it.look())["metadata"]["finalizers"] == ["theirs.example.com/hold"])
+
+        await it.until(released)
+        await it.quiet()
+        assert controller.domains.neglected(for_s=-1.0) == ""
+        freed = {"metadata": {"finalizers": None}}
+        await it.api.patch(COMPUTE_DOMAINS, "job", freed, namespace="default")
+
+        async def forgotten() -> bool:
+            return not controller.domains.knows(uid)
+
+        await it.until(forgotten)
+        assert controller.domains._places == {}

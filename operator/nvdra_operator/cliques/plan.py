@@ -52,7 +52,7 @@ def plan_members(
         draft.seat(clique, reserved)
         entries = clique_entries(clique, reserved.slots, here, _old_entries(scene, clique))
         draft.entries += map(node_entry, entries)
-        if settings.uses_cliques:
+        if scene.uses_cliques(settings.uses_cliques):
             draft.actions += keep_clique(scene, clique, reserved.slots, entries, settings)
     return draft.finished()
 
@@ -102,7 +102,7 @@ def _joined(scene: Scene, clique: str, members: Iterable[Member]) -> set[str]:
 
 
 def _known_slots(scene: Scene, settings: DriverSettings) -> dict[str, dict[str, Slot]]:
-    if settings.uses_cliques:
+    if scene.uses_cliques(settings.uses_cliques):
         return {
             labels_of(body).get(LABEL_CLIQUE_ID, ""): read_slots(body)
             for body in scene.cliques

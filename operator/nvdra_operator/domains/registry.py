@@ -12,6 +12,7 @@ import structlog
 from nvdra_api.domains import NOT_READY, READY
 from nvdra_operator.domains.domain import TEARDOWN_PATIENCE_S, Domain
 from nvdra_operator.domains.executor import Executor
+from nvdra_operator.domains.scene import has_finalizer, is_dying
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,12 +70,19 @@ class Domains:
         """UIDs of the domains that somebody keeps now."""
         return frozenset(uid for uid, place in self._places.items() if place.turn.locked())
 
+    def knows(self, uid: str) -> bool:
+        """Whether the domain is there, or still kept."""
+        return uid in self._places
+
     def neglected(self, *, for_s: float) -> str:
         """Name of a domain that nobody has kept for so long; empty when there is none."""
         before_s = asyncio.get_running_loop().time() - for_s
         for uid, place in self._places.items():
             since_s, domain = place.neglected_since_s, self._mirror.domain(uid)
-            if since_s is not None and since_s < before_s and domain:
+            if since_s is None or since_s >= before_s or domain is None:
+                continue
+            # One that is torn down, and that somebody else's finalizer holds, needs no keeping.
+            if has_finalizer(domain) or not is_dying(domain):
                 return f"{domain['metadata']['namespace']}/{domain['metadata']['name']}"
         return ""
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
+from nvdra_api.gates import FeatureGates, GateError
 from nvdra_api.names import (
     ANNOTATION_PROTOCOL,
     COMPUTE_DOMAIN_OBJECT_PREFIX,
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from nvdra_kube.api import Body
 
 LIMIT_VARIABLE: Final = "MAX_NODES_PER_IMEX_DOMAIN"
+GATES_VARIABLE: Final = "FEATURE_GATES"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +86,21 @@ class Scene:
 
     def limit(self, default: int) -> int:
         """How many daemons a clique may have; fixed for running daemons by their environment."""
+        return _positive(self._told(LIMIT_VARIABLE), default)
+
+    def uses_cliques(self, default: bool) -> bool:
+        """Whether members are recorded in cliques; fixed for running daemons in the same way, since
+        agents look where their daemons were told to."""
+        return _cliques_gate(self._told(GATES_VARIABLE), default)
+
+    def _told(self, variable: str) -> str:
+        """What the daemons find in their environment."""
         for body in self.daemon_sets:
             for container in body["spec"]["template"]["spec"].get("containers") or ():
-                for variable in container.get("env") or ():
-                    if variable.get("name") == LIMIT_VARIABLE:
-                        return _positive(variable.get("value"), default)
-        return default
+                for one in container.get("env") or ():
+                    if one.get("name") == variable:
+                        return str(one.get("value") or "")
+        return ""
 
 
 def labels_of(body: Body) -> dict[str, str]:
@@ -132,9 +144,19 @@ def is_ready(body: Body) -> bool:
     return bool(condition(body, "Ready").get("status") == "True")
 
 
-def _positive(text: object, default: int) -> int:
+@lru_cache(maxsize=32)
+def _cliques_gate(text: str, default: bool) -> bool:
+    if not text:
+        return default
     try:
-        value = int(str(text))
+        return FeatureGates.parse(text)["ComputeDomainCliques"]
+    except GateError:
+        return default
+
+
+def _positive(text: str, default: int) -> int:
+    try:
+        value = int(text)
     except ValueError:
         return default
     return value if value > 0 else default
