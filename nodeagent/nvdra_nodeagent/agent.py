@@ -51,51 +51,26 @@ class GpuAgent(NodeAgent):
     ) -> None:
         """`beside_others` as `NodeAgent` has it."""
         state_dir = make_directories(options, GPU_DRIVER)
-        self.publication = Publication(
-            api,
-            node=options.node_name,
-            gates=gates,
-            metrics=metrics,
-            held=lambda: self.claims.held_devices(),
-        )
+        node = options.node_name
         self.keeper = InventoryKeeper(
             machine, on_change=self._take_inventory, interval_s=options.rescan_interval
         )
         metrics.watch_inventory(lambda: self.keeper.age_s)
-        # Not from NVML: a call to the driver that hangs must not hold up the claims.
-        builder = CdiBuilder(machine, driver_version=lambda: self.keeper.current.driver_version)
-        cdi = ClaimFiles(builder, CdiStore(options.cdi_root))
-        reports = ReportDesk(
-            api,
-            driver=GPU_DRIVER,
-            node=options.node_name,
-            conditions=options.claim_conditions,
-            on_lost=metrics.report_failed,
+        self.publication = Publication(
+            api, node=node, gates=gates, metrics=metrics, held=lambda: self.claims.held_devices()
         )
+        reports = _report_desk(api, options, metrics)
         observer = Observers(metrics, reports.reporter)
-        self._take_over = partial(
-            take_over,
-            state_dir,
-            node=EarlierNode(GPU_DRIVER, options.node_name, boot_id),
-            observer=observer,
-        )
+        earlier = EarlierNode(GPU_DRIVER, node, boot_id)
+        self._take_over = partial(take_over, state_dir, node=earlier, observer=observer)
+        cdi = self._cdi_files(machine, options)
         claims = NodeClaims(
             api,
-            node=NodeFacts(
-                pool=options.node_name,
-                planner=GpuPlanner(
-                    PlanRules(driver=GPU_DRIVER, gates=gates, cdi_id=cdi.device_id),
-                    lambda: self.keeper.current,
-                ),
-                boot_id=boot_id,
-                inventory=lambda: self.keeper.current,
-            ),
+            node=self._facts(PlanRules(GPU_DRIVER, gates, cdi.device_id), node, boot_id),
             cdi=cdi,
             settings={TimeSliceStep: TimeSliceSetting(machine.nvml, machine.nvidia_smi)},
             state_dir=state_dir,
-            observer=Observers(
-                metrics, reports.reporter, self.publication, Suspicion(self.keeper.suspect)
-            ),
+            observer=Observers(observer, self.publication, Suspicion(self.keeper.suspect)),
             limits=Limits(retry_budget_s=retry_budget_s, sweep_dry_run=options.sweep_dry_run),
         )
         super().__init__(
@@ -106,11 +81,26 @@ class GpuAgent(NodeAgent):
             claims=claims,
             reports=reports,
             publisher=self.publication.publisher,
-            duties=(
-                Duty("server version", self.publication.learn_server),
-                Duty("inventory", self.keeper.run, last_turn_s=self._last_look_s),
-            ),
+            duties=self._own_duties(),
             beside_others=beside_others,
+        )
+
+    def _cdi_files(self, machine: Machine, options: Options) -> ClaimFiles:
+        """Not by way of NVML: a call to the driver that hangs must not hold up the claims."""
+        builder = CdiBuilder(machine, driver_version=lambda: self.keeper.current.driver_version)
+        return ClaimFiles(builder, CdiStore(options.cdi_root))
+
+    def _facts(self, rules: PlanRules, node: str, boot_id: str) -> NodeFacts:
+        def inventory() -> Inventory:
+            return self.keeper.current
+
+        planner = GpuPlanner(rules, inventory)
+        return NodeFacts(pool=node, planner=planner, boot_id=boot_id, inventory=inventory)
+
+    def _own_duties(self) -> tuple[Duty, ...]:
+        return (
+            Duty("server version", self.publication.learn_server),
+            Duty("inventory", self.keeper.run, last_turn_s=self._last_look_s),
         )
 
     async def take_over(self) -> None:
@@ -122,3 +112,13 @@ class GpuAgent(NodeAgent):
 
     def _last_look_s(self) -> float:
         return asyncio.get_running_loop().time() - self.keeper.age_s
+
+
+def _report_desk(api: KubeApi, options: Options, metrics: AgentMetrics) -> ReportDesk:
+    return ReportDesk(
+        api,
+        driver=GPU_DRIVER,
+        node=options.node_name,
+        conditions=options.claim_conditions,
+        on_lost=metrics.report_failed,
+    )

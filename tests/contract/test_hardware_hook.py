@@ -113,13 +113,17 @@ def test_links_to_a_hook_are_followed_as_the_host_would(tmp_path: Path) -> None:
 
 
 def a_real_machine(
-    tmp_path: Path, *, hook_path: str = "", host_driver_root: str = "/run/nvidia/driver"
+    tmp_path: Path,
+    *,
+    hook_path: str = "",
+    host_driver_root: str = "/run/nvidia/driver",
+    procfs: Path = Path("/proc"),
 ) -> Machine:
     return real_machine(
         driver_root=tmp_path / "driver-root",
         host_driver_root=Path(host_driver_root),
         sysfs=Path("/sys"),
-        procfs=Path("/proc"),
+        procfs=procfs,
         plugin_dir=tmp_path / "plugin",
         hook_source=tmp_path / "image/hook",
         hook_path=hook_path,
@@ -138,6 +142,19 @@ def test_devices_are_those_of_the_driver_root_where_it_has_some(tmp_path: Path) 
     assert node.host_path == "/dev/null"
     (tmp_path / "driver-root/dev").mkdir(parents=True)  # a driver container that came later
     assert nodes.stat("/dev/null") is None
+
+
+def test_capabilities_of_imex_are_where_the_host_has_its_devices(tmp_path: Path) -> None:
+    proc = tmp_path / "proc"
+    capability = proc / "driver/nvidia/capabilities/fabric-imex-mgmt"
+    capability.parent.mkdir(parents=True)
+    capability.write_text("DeviceFileMinor: 7\nDeviceFileMode: 256\n")
+    (proc / "devices").write_text("Character devices:\n236 nvidia-caps\n")
+    machine = a_real_machine(tmp_path, procfs=proc)
+    assert machine.imex_nodes.management().host_path == "/dev/nvidia-caps/nvidia-cap7"
+    (tmp_path / "driver-root/dev").mkdir(parents=True)
+    host_path = machine.imex_nodes.management().host_path
+    assert host_path == "/run/nvidia/driver/dev/nvidia-caps/nvidia-cap7"
 
 
 def test_a_driver_root_that_is_the_whole_host_shows_whether_the_hook_is_there(

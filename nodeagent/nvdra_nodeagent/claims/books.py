@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from nvdra_nodeagent.claims.observer import StateKind
     from nvdra_nodeagent.claims.plan import Planner
     from nvdra_nodeagent.claims.record import Record
     from nvdra_nodeagent.inventory.model import Inventory
@@ -74,21 +75,14 @@ def open_books(
             Damage(kind="record", uid=fence.uid, reason=fence.reason, ref=fence.claim)
         ),
     )
-    tombstones = Tombstones(
-        state_dir,
-        on_quarantine=lambda uid, reason: on_damage(
-            Damage(kind="tombstone", uid=uid, reason=reason)
-        ),
-    )
+    tombstones = Tombstones(state_dir, on_quarantine=_told_as("tombstone", on_damage))
     effects = GpuEffects(
         state_dir,
         settings=settings,
         holdings=lambda: (*ledger.records(), *tombstones.all()),
         boot_id=node.boot_id,
         driver_load=lambda: node.inventory().driver_load,
-        on_quarantine=lambda name, reason: on_damage(
-            Damage(kind="effect", uid=name, reason=reason)
-        ),
+        on_quarantine=_told_as("effect", on_damage),
     )
     executor = Executor(
         ledger,
@@ -105,6 +99,10 @@ def open_books(
         state_dir=state_dir,
         directories=(*directories, effects.directory, tombstones.directory),
     )
+
+
+def _told_as(kind: StateKind, on_damage: Callable[[Damage], None]) -> Callable[[str, str], None]:
+    return lambda uid, reason: on_damage(Damage(kind=kind, uid=uid, reason=reason))
 
 
 def _handlers(

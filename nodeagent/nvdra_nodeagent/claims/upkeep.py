@@ -41,7 +41,10 @@ class Keepers:
         sweep_dry_run: bool,
     ) -> None:
         """`release` unprepares a claim on the ordinary path and tells whether it worked."""
-        self._executor = books.executor
+        self._books = books
+        self._reader = reader
+        self._node = node
+        self._cdi = cdi
         self._place = place
         self.sweeper = Sweeper(
             books.ledger,
@@ -57,36 +60,40 @@ class Keepers:
             grace_s=sweep_grace_s,
             dry_run=sweep_dry_run,
         )
-        self.reconciler = self._reconciler(books, reader, node=node, cdi=cdi)
-        self.undertaker = Undertaker(
-            books.executor.unfinished,
-            run=place.in_thread,
-            is_busy=place.work.is_busy,
-            finish=self._finish,
-            observer=observer,
-        )
-        self.verifier = Verifier(
-            books.ledger,
-            basis=partial(_basis, node.inventory, cdi),
-            verify=self._verify,
-            run=place.in_thread,
-            with_files=cdi.claim_uids,
-        )
+        self.reconciler = self._make_reconciler()
+        self.undertaker = self._make_undertaker(observer)
+        self.verifier = self._make_verifier()
 
-    def _reconciler(
-        self, books: Books, reader: ClaimReader, *, node: NodeFacts, cdi: CdiFiles
-    ) -> Reconciler:
+    def _make_reconciler(self) -> Reconciler:
         return Reconciler(
-            books.ledger,
-            reader,
-            traces=cdi,
-            planner=node.planner,
-            pool=node.pool,
-            boot_id=node.boot_id,
-            inventory=node.inventory,
+            self._books.ledger,
+            self._reader,
+            traces=self._cdi,
+            planner=self._node.planner,
+            pool=self._node.pool,
+            boot_id=self._node.boot_id,
+            inventory=self._node.inventory,
             run=self._place.in_thread,
             exclusively=self._place.exclusively,
             is_busy=self._place.work.is_busy,
+        )
+
+    def _make_undertaker(self, observer: ClaimObserver) -> Undertaker:
+        return Undertaker(
+            self._books.executor.unfinished,
+            run=self._place.in_thread,
+            is_busy=self._place.work.is_busy,
+            finish=self._finish,
+            observer=observer,
+        )
+
+    def _make_verifier(self) -> Verifier:
+        return Verifier(
+            self._books.ledger,
+            basis=partial(_basis, self._node.inventory, self._cdi),
+            verify=self._verify,
+            run=self._place.in_thread,
+            with_files=self._cdi.claim_uids,
         )
 
     async def keep_swept(self, *, interval_s: float, jitter_s: float) -> None:
@@ -97,7 +104,7 @@ class Keepers:
                 tasks.create_task(work, name=name)
 
     async def _finish(self, uid: str) -> ClaimRef | None:
-        finish = partial(self._executor.finish, uid)
+        finish = partial(self._books.executor.finish, uid)
         return await self._place.in_line(
             "finish",
             ClaimRef("", "", uid),
@@ -111,7 +118,7 @@ class Keepers:
         )
 
     async def _verify(self, record: Record) -> bool:
-        verify = partial(self._executor.verify, record.claim.uid)
+        verify = partial(self._books.executor.verify, record.claim.uid)
         held = await self._place.in_line(
             "verify",
             record.claim,

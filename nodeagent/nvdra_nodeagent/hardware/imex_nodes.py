@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from nvdra_nodeagent.hardware.device_nodes import HostDeviceNodes, listed_major
+from nvdra_nodeagent.hardware.device_nodes import listed_major
 from nvdra_nodeagent.hardware.ports import DeviceNode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from nvdra_nodeagent.hardware.device_nodes import HostDeviceNodes
 
 CHANNELS_DRIVER: Final = "nvidia-caps-imex-channels"
 CHANNELS_DIR: Final = f"/dev/{CHANNELS_DRIVER}"
@@ -25,17 +27,16 @@ class HostImexNodes:
 
     def __init__(
         self,
+        nodes: HostDeviceNodes,
         *,
         driver_root: Path,
-        host_driver_root: Path,
         procfs: Path,
         proc_devices: Path | None = None,
     ) -> None:
+        """`nodes` knows where the host has its devices."""
         self._proc_devices = proc_devices or procfs / "devices"
         self._roots = (driver_root / "proc", procfs) if proc_devices else (procfs,)
-        self._nodes = HostDeviceNodes(
-            driver_root, host_dev_root=host_driver_root, procfs=procfs, proc_devices=proc_devices
-        )
+        self._nodes = nodes
 
     def channels(self, numbers: Sequence[int]) -> tuple[DeviceNode, ...]:
         major = listed_major(self._proc_devices, CHANNELS_DRIVER)

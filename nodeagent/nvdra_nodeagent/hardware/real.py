@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from nvdra_nodeagent.hardware.cdi_hook import CopiedHook, HostHook
 from nvdra_nodeagent.hardware.device_nodes import HostDeviceNodes
@@ -15,9 +14,6 @@ from nvdra_nodeagent.hardware.nvidia_smi import DriverNvidiaSmi
 from nvdra_nodeagent.hardware.pci import SysfsPci
 from nvdra_nodeagent.hardware.ports import Machine
 from nvdra_nodeagent.hardware.uevents import UeventAnnouncer
-
-if TYPE_CHECKING:
-    from nvdra_nodeagent.hardware.ports import CdiHook
 
 
 def real_machine(
@@ -43,30 +39,24 @@ def real_machine(
     from nvdra_nodeagent.hardware.nvml import LibraryNvml
 
     whole_host = driver_root if host_driver_root == Path("/") else None
-    hook: CdiHook = (
-        HostHook(hook_path, host_root=whole_host)
-        if hook_path
-        else CopiedHook(hook_source, plugin_dir=plugin_dir)
+    nodes = HostDeviceNodes(
+        driver_root,
+        host_dev_root=host_driver_root,
+        procfs=procfs,
+        proc_devices=proc_devices,
+        own_root=dev_root,
     )
+    copied = CopiedHook(hook_source, plugin_dir=plugin_dir)
     root = MountedDriverRoot(driver_root, host_path=host_driver_root)
     return Machine(
         nvml=LibraryNvml(root),
         pci=SysfsPci(sysfs),
-        device_nodes=HostDeviceNodes(
-            driver_root,
-            host_dev_root=host_driver_root,
-            procfs=procfs,
-            proc_devices=proc_devices,
-            own_root=dev_root,
-        ),
+        device_nodes=nodes,
         imex_nodes=HostImexNodes(
-            driver_root=driver_root,
-            host_driver_root=host_driver_root,
-            procfs=procfs,
-            proc_devices=proc_devices,
+            nodes, driver_root=driver_root, procfs=procfs, proc_devices=proc_devices
         ),
         driver_root=root,
-        cdi_hook=hook,
+        cdi_hook=HostHook(hook_path, host_root=whole_host) if hook_path else copied,
         nvidia_smi=DriverNvidiaSmi(root),
         driver_module=KernelDriverModule(sysfs=sysfs, procfs=procfs),
         announcers=(UeventAnnouncer(), FileAnnouncer(driver_root)),

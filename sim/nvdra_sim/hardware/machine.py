@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from nvdra_nodeagent.hardware.cdi_hook import HostHook
+from nvdra_nodeagent.hardware.device_nodes import HostDeviceNodes
 from nvdra_nodeagent.hardware.driver_root import MountedDriverRoot
 from nvdra_nodeagent.hardware.file_events import FileAnnouncer
 from nvdra_nodeagent.hardware.imex_nodes import HostImexNodes
@@ -196,7 +197,9 @@ class SimulatedHardware:
             pci=SimulatedPci(self._board, sysfs=self.directory / tree.SYSFS),
             device_nodes=SimulatedDeviceNodes(self._board, driver_root=driver_root, procfs=procfs),
             imex_nodes=HostImexNodes(
-                driver_root=driver_root, host_driver_root=driver_root, procfs=procfs
+                HostDeviceNodes(driver_root, host_dev_root=driver_root, procfs=procfs),
+                driver_root=driver_root,
+                procfs=procfs,
             ),
             driver_root=files,
             nvidia_smi=SimulatedNvidiaSmi(self._board, driver_root=files),
