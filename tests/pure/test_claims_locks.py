@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import fcntl
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +15,6 @@ from nvdra_nodeagent.errors import Retryable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 SOON = 0.05  # of waiting in tests that expect to wait in vain
 
@@ -86,6 +88,47 @@ def test_a_lock_that_another_agent_took_in_a_new_file_is_lost(
     assert theirs.try_lock("a")
     assert not ours.holds("a")
     assert theirs.holds("a")
+
+
+class _Full(LockFile):
+    """Takes no more locks from when `is_full`."""
+
+    is_full = False
+
+    def _set(self, kind: int, key: str) -> None:
+        if self.is_full and kind == fcntl.F_WRLCK:
+            raise OSError(errno.ENOLCK, "No locks available")
+        super()._set(kind, key)
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_what_cannot_be_locked_in_a_new_file_is_lost_and_the_old_one_let_go(
+    tmp_path: Path,
+) -> None:
+    file = _Full(tmp_path / "locks")
+    file.try_lock("a")
+    before = open_files()
+    (tmp_path / "locks").unlink()
+    file.is_full = True
+    with pytest.raises(Retryable, match="No locks available"):
+        file.holds("a")
+    assert not file.holds("a")
+    assert open_files() == before
+    file.close()
+
+
+def test_a_closed_lock_file_says_so_and_makes_no_new_one(tmp_path: Path) -> None:
+    file = LockFile(tmp_path / "locks")
+    file.try_lock("a")
+    file.close()
+    (tmp_path / "locks").unlink()
+    file.unlock("a")
+    with pytest.raises(Retryable, match="closed"):
+        file.try_lock("a")
+    assert not (tmp_path / "locks").exists()
 
 
 def test_a_lock_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:

@@ -73,6 +73,8 @@ class LockFile:
 
     def unlock(self, key: str) -> None:
         self._held.discard(key)
+        if self._descriptor < 0:  # freed with the file
+            return
         try:
             self._set(fcntl.F_UNLCK, key)
         except OSError as error:
@@ -96,7 +98,9 @@ class LockFile:
         return descriptor
 
     def _follow(self) -> None:
-        """:raises NodeFault: there is no file any more and none can be made."""
+        """:raises NodeFault: there is no file any more and none can be made, or it is closed."""
+        if self._descriptor < 0:
+            raise self._error("use", OSError(errno.EBADF, "closed"))
         try:
             found = self._path.stat()
             if (found.st_dev, found.st_ino) == self._identity:
@@ -106,10 +110,14 @@ class LockFile:
         except OSError as error:
             raise self._error("look at", error) from error
         old, self._descriptor = self._descriptor, self._opened()
-        lost = [key for key in self._held if not self._try(key)]
-        self._held.difference_update(lost)
-        os.close(old)
-        log.warning("lock file replaced", path=str(self._path), lost=sorted(lost))
+        before, self._held = self._held, set()
+        try:
+            for key in before:
+                self._try(key)
+        finally:
+            os.close(old)
+            lost = sorted(before - self._held)
+            log.warning("lock file replaced", path=str(self._path), lost=lost)
 
     def _try(self, key: str) -> bool:
         try:
