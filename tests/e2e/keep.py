@@ -34,6 +34,7 @@ from tests.e2e.ring.binaries import KUBERNETES, ensure_built
 from tests.e2e.ring.cluster import RealCluster
 from tests.e2e.ring.errors import RingError
 from tests.e2e.ring.machine import NAMESPACES
+from tests.e2e.ring.network import MOST_NODES
 from tests.e2e.ring.patience import eventually
 from tests.e2e.ring.record import ClusterRecord, records
 from tests.e2e.ring.storage import cache_root, clusters_dir
@@ -155,7 +156,7 @@ def parse(words: list[str]) -> argparse.Namespace:
             "--name", type=_name, default="keep", help="of the cluster (%(default)s)"
         )
         if action in (up, hold):
-            command.add_argument("--nodes", type=int, default=2, choices=range(1, 10))
+            command.add_argument("--nodes", type=int, default=2, choices=range(1, MOST_NODES + 1))
             command.add_argument("--port", type=int, default=0, help="on 127.0.0.1; 0: any")
         if action is enter:
             command.add_argument("node")

@@ -26,6 +26,18 @@ def test_each_node_has_a_boot_id_of_its_own(cluster: RealCluster, kubectl: Kubec
     assert told == {node.boot_id for node in cluster.nodes}
 
 
+def test_a_pod_sees_the_boot_id_of_its_node(
+    cluster: RealCluster, kubectl: Kubectl, namespace: str
+) -> None:
+    node = cluster.nodes[0]
+    see = "cat", "/proc/sys/kernel/random/boot_id"
+    kubectl.create(a_pod("seer", *see, namespace=namespace, node=node.name))
+
+    kubectl.wait_for_phase("Succeeded", "seer", namespace=namespace)
+
+    assert kubectl.logs("seer", namespace=namespace).strip() == node.boot_id
+
+
 def test_a_plain_pod_prints_and_ends(kubectl: Kubectl, namespace: str) -> None:
     script = "echo hello from $(hostname); exit 0"
     kubectl.create(a_pod("hello", "bash", "-c", script, namespace=namespace))

@@ -92,6 +92,13 @@ def test_a_taken_port_is_named() -> None:
     assert "--port" in line
 
 
+def test_too_few_free_inotify_instances_are_counted() -> None:
+    [line] = _refusal(Wanted(cluster="none", watchers=1 << 20))
+
+    assert "inotify instances are free" in line
+    assert "fs.inotify.max_user_instances" in line
+
+
 def test_a_running_cluster_of_the_same_name_is_left_alone() -> None:
     record = ClusterRecord.own(f"mine-{os.getpid()}")
     record.write()

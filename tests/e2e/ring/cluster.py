@@ -13,14 +13,14 @@ from .binaries import KUBERNETES, ensure_built
 from .controlplane import ControlPlane
 from .errors import RingError
 from .kubectl import Kubectl, Manifest, is_ready
-from .network import listen
+from .network import MOST_NODES, listen
 from .node import Node
 from .patience import eventually
 from .record import ClusterRecord
 from .storage import cache_root
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -45,8 +45,8 @@ _KUBE_PROXY_RIGHTS: Manifest = {
 class RealCluster:
     """etcd, control plane and nodes; up on entering, gone without trace on leaving.
 
-    It belongs to this process: should it be killed, everything in the cluster ends at once and
-    the next run of anything here clears up the rest.
+    More nodes can be added while it runs. It belongs to this process: should it be killed,
+    everything in the cluster ends at once and the next run of anything here clears up the rest.
 
     Raises (on entering):
         Refused: this machine cannot run it; one line for each reason.
@@ -115,10 +115,28 @@ class RealCluster:
     def kubectl(self) -> Kubectl:
         return Kubectl(KUBERNETES.folder() / "kubectl", self.kubeconfig)
 
+    def add_nodes(self, count: int) -> list[Node]:
+        """Further nodes, Ready, with the images of the ring only; they stay to the end.
+
+        Raises:
+            RingError: they did not start, or are too many.
+        """
+        first, last = len(self.nodes) + 1, len(self.nodes) + count
+        if last > MOST_NODES:
+            raise RingError(f"{last} nodes", remedy=f"{MOST_NODES} have addresses and users")
+        self._node_count = last
+        added = [self._power_on_node(index, self._stack) for index in range(first, last + 1)]
+        self._note()
+        _import(added, images.archives())
+        for node in added:
+            node.join()
+            node.start_proxy()
+        self.wait_until_nodes_ready()
+        return added
+
     def load_images(self, *archives: Path) -> None:
         """Import OCI archives into every node."""
-        with ThreadPoolExecutor(len(self.nodes)) as pool:
-            list(pool.map(lambda node: node.import_images(archives), self.nodes))
+        _import(self.nodes, archives)
 
     def save_logs(self) -> Path:
         """Copy the logs to where they outlive the cluster (those of the last such copy go)."""
@@ -141,7 +159,7 @@ class RealCluster:
 
     def _start(self, stack: contextlib.ExitStack) -> None:
         started = time.monotonic()
-        names = [f"node-{n}" for n in range(1, self._node_count + 1)]
+        names = [f"node-{n}" for n in range(1, MOST_NODES + 1)]
         self._record.cgroups = [f"nvdra-{self.name}-{node}" for node in names]
         self._record.write()
         control_plane = ControlPlane(
@@ -151,9 +169,7 @@ class RealCluster:
         stack.callback(control_plane.power_off)
         control_plane.start()
         for index in range(1, self._node_count + 1):
-            node = self._add_node(index, control_plane)
-            stack.callback(node.power_off)
-            node.start_containerd()
+            self._power_on_node(index, stack)
         self._note()
         self.load_images(*images.archives())
         control_plane.complete()
@@ -169,16 +185,17 @@ class RealCluster:
         self._note(ready=True)
         self._say(f"cluster {self.name} is up after {time.monotonic() - started:.1f} s")
 
-    def _add_node(self, index: int, control_plane: ControlPlane) -> Node:
+    def _power_on_node(self, index: int, stack: contextlib.ExitStack) -> Node:
         node = Node(
             index,
             cluster=self.name,
             folder=self.folder / f"node-{index}",
-            control_plane=control_plane,
-            count=self._node_count,
+            control_plane=self.control_plane,
             rebooted=self._note,
         )
         self.nodes.append(node)
+        stack.callback(node.power_off)
+        node.start_containerd()
         return node
 
     def _note(self, *, ready: bool = False) -> None:
@@ -193,3 +210,8 @@ class RealCluster:
         text = control_plane.credentials.kubeconfig("admin", server=control_plane.server)
         self.kubeconfig.touch(mode=0o600)
         self.kubeconfig.write_text(text)
+
+
+def _import(nodes: Sequence[Node], archives: Sequence[Path]) -> None:
+    with ThreadPoolExecutor(max(1, len(nodes))) as pool:
+        list(pool.map(lambda node: node.import_images(archives), nodes))

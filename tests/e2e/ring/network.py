@@ -24,6 +24,8 @@ CONTROL_PLANE_IP = "10.77.0.1"
 POD_RANGE = "10.78.0.0/16"
 SERVICE_RANGE = "10.96.0.0/16"
 API_PORT = 6443
+# Users and routes for all of them are made at the start, and they may come later.
+MOST_NODES = 9
 _BRIDGE = "switch"
 _RELAY = Path(__file__).with_name("relay.py")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import uuid
 from typing import TYPE_CHECKING
 
@@ -9,7 +11,7 @@ from . import cgroups
 from .binaries import CNI_PLUGINS, CONTAINERD, KUBERNETES
 from .errors import RingError
 from .machine import Daemon, Machine, MachinePlan
-from .network import NodeAddress, connect, set_cable
+from .network import MOST_NODES, NodeAddress, connect, set_cable
 from .node_files import (
     BOOT_ID,
     CONTAINERD_SOCKET,
@@ -23,6 +25,7 @@ from .node_files import (
     NodeFiles,
 )
 from .patience import eventually
+from .processes import run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -32,6 +35,13 @@ if TYPE_CHECKING:
 
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PATH = f"{PROGRAMS}/containerd:{PROGRAMS}/kubernetes:{_SYSTEM_PATH}"
+
+
+@functools.cache
+def _default_spec() -> dict[str, object]:
+    """What containerd makes containers from when nobody says otherwise."""
+    spec: dict[str, object] = json.loads(run([CONTAINERD.folder() / "ctr", "oci", "spec"]))
+    return spec
 
 
 class Node:
@@ -48,7 +58,6 @@ class Node:
         cluster: str,
         folder: Path,
         control_plane: ControlPlane,
-        count: int,
         rebooted: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = f"node-{index}"
@@ -57,7 +66,7 @@ class Node:
         self.folder = folder
         self._control_plane = control_plane
         self._rebooted = rebooted
-        self._others = [NodeAddress(n) for n in range(1, count + 1) if n != index]
+        self._others = [NodeAddress(n) for n in range(1, MOST_NODES + 1) if n != index]
         self.boot_id = ""
         self.machine = self._boot()
         self._make_daemons()
@@ -90,7 +99,12 @@ class Node:
     def _boot(self) -> Machine:
         cgroups.create(self.cgroup)
         self.boot_id = str(uuid.uuid4())
-        files = NodeFiles(name=self.name, address=self.address, cgroup=self.cgroup)
+        files = NodeFiles(
+            name=self.name,
+            address=self.address,
+            cgroup=self.cgroup,
+            default_spec=_default_spec(),
+        )
         plan = MachinePlan(
             hostname=self.name,
             disk=self.folder / "disk",
@@ -129,6 +143,10 @@ class Node:
         self.wait_for_containerd()
         for archive in archives:
             self._ctr("images", "import", "--all-platforms=false", str(archive))
+
+    def tag_image(self, image: str, further: str) -> None:
+        """Give an image that is here another name as well."""
+        self._ctr("images", "tag", "--force", image, further)
 
     def wait_for_containerd(self) -> None:
         eventually(self._containerd_answers, until=f"containerd of {self.name} answers")

@@ -11,6 +11,8 @@ from .images import PAUSE
 from .network import POD_RANGE
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from .network import NodeAddress
 
 KUBELET_CONFIG = "/etc/kubernetes/kubelet.json"
@@ -32,6 +34,14 @@ KERNEL_SETTINGS = {
 NETWORK_SETTINGS = {"ipv4/ip_forward": "1"}
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
+BASE_SPEC = "/etc/containerd/base-spec.json"
+
+# Containers get a /proc of their own, in which the boot id would be the real machine's.
+_SHOW_BOOT_ID = {
+    "path": "/bin/sh",
+    "args": ["sh", "-c", f"mount --bind {BOOT_ID} {BOOT_ID.lstrip('/')}"],
+}
+
 _CONTAINERD = f"""version = 3
 root = '/var/lib/containerd'
 state = '/run/containerd'
@@ -49,6 +59,7 @@ oom_score = 0
   cdi_spec_dirs = ['/etc/cdi', '/var/run/cdi']
   [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
     runtime_type = 'io.containerd.runc.v2'
+    base_runtime_spec = '{BASE_SPEC}'
     [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
       SystemdCgroup = false
   [plugins.'io.containerd.cri.v1.runtime'.cni]
@@ -64,6 +75,7 @@ class NodeFiles:
     name: str
     address: NodeAddress
     cgroup: str
+    default_spec: Mapping[str, object]
 
     def before_boot(self) -> dict[str, str]:
         """Files that need no API server. Unknown names must fail at once: no resolver."""
@@ -73,10 +85,15 @@ class NodeFiles:
             "/etc/resolv.conf": "",
             "/etc/machine-id": uuid.uuid5(uuid.NAMESPACE_DNS, self.cgroup).hex + "\n",
             "/etc/containerd/config.toml": _CONTAINERD,
+            BASE_SPEC: json.dumps(self._base_spec()),
             "/etc/cni/net.d/10-ring.conflist": json.dumps(self._cni()),
             KUBELET_CONFIG: json.dumps(self._kubelet()),
             PROXY_CONFIG: json.dumps(self._proxy()),
         }
+
+    def _base_spec(self) -> dict[str, object]:
+        """What every container is made from. Its hooks run in its mounts, before its root is /."""
+        return {**self.default_spec, "hooks": {"createContainer": [_SHOW_BOOT_ID]}}
 
     def _cni(self) -> dict[str, object]:
         addresses = {

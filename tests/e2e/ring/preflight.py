@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import shutil
@@ -52,6 +53,7 @@ class Wanted:
     path: str | None = None
     euid: int | None = None
     free_bytes: Callable[[Path], int] = _free_bytes
+    watchers: int = 24
 
 
 def check(wanted: Wanted, *, say: Callable[[str], None]) -> None:
@@ -86,6 +88,7 @@ def _further_obstacles(wanted: Wanted) -> Iterator[RingError]:
     yield from _running(wanted)
     yield from _disk_space(wanted)
     yield from _port(wanted)
+    yield from _watchers(wanted)
     if clusters_dir().is_dir():
         yield from _kernel()
 
@@ -168,6 +171,24 @@ def _port(wanted: Wanted) -> Iterator[RingError]:
         listen(wanted.port).close()
     except RingError as error:
         yield error
+
+
+def _watchers(wanted: Wanted) -> Iterator[RingError]:
+    """Kubelets end without an inotify instance, of which a user has few on the whole machine.
+
+    Two nodes with the driver take 20.
+    """
+    libc = ctypes.CDLL(None)
+    found: list[int] = []
+    while len(found) < wanted.watchers and (descriptor := libc.inotify_init()) >= 0:
+        found.append(descriptor)
+    for descriptor in found:
+        os.close(descriptor)
+    if len(found) < wanted.watchers:
+        yield RingError(
+            f"only {len(found)} inotify instances are free, {wanted.watchers} needed",
+            remedy="stop what else watches files, or raise fs.inotify.max_user_instances",
+        )
 
 
 def _kernel() -> Iterator[RingError]:
