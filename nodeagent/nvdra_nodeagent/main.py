@@ -9,6 +9,7 @@ import gc
 gc.disable()
 
 import asyncio
+import faulthandler
 import os
 import signal
 import sys
@@ -28,6 +29,7 @@ from nvdra_nodeagent.agent import GpuAgent
 from nvdra_nodeagent.errors import AgentError
 from nvdra_nodeagent.hardware.real import real_machine
 from nvdra_nodeagent.kubelet.names import kubelet_takes_several
+from nvdra_nodeagent.node_agent import stop_limit_s
 from nvdra_nodeagent.program.metrics import DEVICE_TYPES, AgentMetrics
 from nvdra_nodeagent.program.options import Options, parse_options
 
@@ -100,8 +102,7 @@ async def _run(
     loop = asyncio.get_running_loop()
     dump_on_signal(loop)
     stop = asyncio.Event()
-    for number in _STOP_SIGNALS:
-        loop.add_signal_handler(number, stop.set)
+    _stop_on_signals(loop, stop, limit_s=stop_limit_s(beside_others=options.rolling_update))
     metrics = AgentMetrics(
         driver=driver.name, node=options.node_name, device_types=driver.device_types
     )
@@ -121,9 +122,28 @@ async def _run(
         )
         agent = make(node)
         dump_on_signal(loop, state=agent.describe)
+        _stop_on_signals(loop, stop, limit_s=agent.stop_limit_s)
         gc.freeze()
         await agent.run(stop)
     log.info("stopped")
+
+
+def _stop_on_signals(
+    loop: asyncio.AbstractEventLoop, stop: asyncio.Event, *, limit_s: float
+) -> None:
+    """Have signals set `stop`, in the place of earlier handlers.
+
+    A thread may hang in the driver or a disk for ever, and would be waited for: after `limit_s` the
+    process ends all the same, with status 1 and the stacks of all threads on standard error.
+    """
+
+    def ask() -> None:
+        if not stop.is_set():
+            stop.set()
+            faulthandler.dump_traceback_later(limit_s, exit=True)
+
+    for number in _STOP_SIGNALS:
+        loop.add_signal_handler(number, ask)
 
 
 def _boot_id() -> str:

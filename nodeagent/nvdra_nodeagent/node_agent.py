@@ -5,17 +5,24 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from nvdra_nodeagent import __version__
 from nvdra_nodeagent.claims.locks import LockFile
+from nvdra_nodeagent.claims.service import DRAIN_S as CLAIMS_DRAIN_S
 from nvdra_nodeagent.duties import Duty, do_all, standing_still
 from nvdra_nodeagent.errors import Permanent
 from nvdra_nodeagent.kubelet import leftovers
 from nvdra_nodeagent.kubelet.names import SocketNames
-from nvdra_nodeagent.kubelet.plugin import DRAIN_BESIDE_ANOTHER_S, DRAIN_S, KubeletPlugin
+from nvdra_nodeagent.kubelet.plugin import (
+    DRAIN_BESIDE_ANOTHER_S,
+    DRAIN_S,
+    KubeletPlugin,
+    longest_stop_s,
+)
+from nvdra_nodeagent.reporting.desk import CLOSE_S
 from nvdra_nodeagent.role import Role
 
 if TYPE_CHECKING:
@@ -39,6 +46,10 @@ SWEEP_PATIENCE_S = 1800.0
 
 CLAIM_PATIENCE_S = 300.0
 """Work on a claim is tried for half a minute; what takes this long hangs in a disk or a driver."""
+
+
+_REST_S: Final = 2.0
+"""For ending duties, and the HTTP endpoint."""
 
 
 class NodeAgent:
@@ -73,7 +84,7 @@ class NodeAgent:
             driver=driver,
             claims=claims,
             sockets=_socket_names(options, driver, beside_others=beside_others),
-            drain_s=DRAIN_BESIDE_ANOTHER_S if beside_others else DRAIN_S,
+            drain_s=_drain_s(beside_others=beside_others),
         )
         self._role_locks = LockFile(state_dir / "locks")
         self.role = Role(
@@ -153,6 +164,11 @@ class NodeAgent:
             if not self._beside_others:
                 self.claims.hurry()
 
+    @property
+    def stop_limit_s(self) -> float:
+        """By when `run` has ended after `stop` was set, unless a thread hangs."""
+        return stop_limit_s(beside_others=self._beside_others)
+
     async def _do(self, *, in_role: bool) -> None:
         await do_all(duty for duty in self.duties if duty.in_role is in_role)
 
@@ -219,6 +235,12 @@ class NodeAgent:
         return ""
 
 
+def stop_limit_s(*, beside_others: bool) -> float:
+    """As `NodeAgent.stop_limit_s`."""
+    kubelet_s = longest_stop_s(_drain_s(beside_others=beside_others))
+    return kubelet_s + CLAIMS_DRAIN_S + CLOSE_S + _REST_S
+
+
 def state_directory(options: Options, driver: str) -> Path:
     """The directory of the driver's state and socket."""
     return options.kubelet_plugins_directory_path / driver
@@ -236,6 +258,10 @@ def make_directories(options: Options, driver: str) -> Path:
     except Permanent as error:  # each prepare will say so; unprepare and slices go on
         log.error("CDI directory unusable", cause=str(error))
     return state_dir
+
+
+def _drain_s(*, beside_others: bool) -> float:
+    return DRAIN_BESIDE_ANOTHER_S if beside_others else DRAIN_S
 
 
 def _socket_names(options: Options, driver: str, *, beside_others: bool) -> SocketNames:

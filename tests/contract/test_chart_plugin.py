@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from nvdra_nodeagent.claims.service import DRAIN_S as CLAIMS_DRAIN_S
-from nvdra_nodeagent.kubelet.plugin import DEREGISTRATION_S, DRAIN_BESIDE_ANOTHER_S
+from nvdra_nodeagent.claims.service import DEFAULT_LIMITS
+from nvdra_nodeagent.computedomain.agent import ANSWER_WITHIN_S
+from nvdra_nodeagent.kubelet.plugin import DRAIN_BESIDE_ANOTHER_S
+from nvdra_nodeagent.node_agent import stop_limit_s
 from nvdra_nodeagent.program.driver_wait import check_from
 from nvdra_nodeagent.program.options import FLAGS, NO_EFFECT, Options, parse_options
 from nvdra_sim.node.program import Settings
@@ -137,11 +139,15 @@ def test_without_metrics_the_pod_can_still_become_ready() -> None:
     assert "readinessProbe" in gpus(values)
 
 
-def test_a_prepare_in_progress_has_time_to_end() -> None:
-    kubelet_waits_s = 45
-    assert kubelet_waits_s < DRAIN_BESIDE_ANOTHER_S
-    stop_s = DRAIN_BESIDE_ANOTHER_S + DEREGISTRATION_S + CLAIMS_DRAIN_S
-    assert stop_s < plugin_pod()["terminationGracePeriodSeconds"]
+@pytest.mark.parametrize("answer_within_s", [DEFAULT_LIMITS.answer_within_s, ANSWER_WITHIN_S])
+def test_a_prepare_in_progress_has_time_to_end(answer_within_s: float) -> None:
+    assert answer_within_s < DRAIN_BESIDE_ANOTHER_S
+
+
+@pytest.mark.parametrize(("beside_others", "reserve_s"), [(True, 1), (False, 30)])
+def test_an_agent_ends_by_itself_before_it_is_killed(beside_others: bool, reserve_s: int) -> None:
+    grace_s = plugin_pod()["terminationGracePeriodSeconds"]
+    assert stop_limit_s(beside_others=beside_others) + reserve_s <= grace_s
 
 
 def update_strategy(values: dict[str, Any], version: str) -> Any:

@@ -28,10 +28,13 @@ log = structlog.get_logger(__name__)
 
 DRAIN_S: Final = 15.0
 """A quarter of the time that a pod has to end in: nothing is tried again then, calls end soon."""
-DRAIN_BESIDE_ANOTHER_S: Final = 47.0
-"""Beside another instance, which new calls go to, a call may take what the kubelet grants it."""
+DRAIN_BESIDE_ANOTHER_S: Final = 43.0
+"""Beside another instance, which new calls go to, a call may take its time: it is answered by
+itself a little before the 45 s are over that the kubelet waits."""
 DEREGISTRATION_S: Final = 2.0
 """The kubelet looks every second for registration sockets that went away."""
+LAST_CALLS_S: Final = 1.0
+"""For calls that a socket has taken when it is about to go."""
 
 
 class KubeletPlugin:
@@ -90,9 +93,15 @@ class KubeletPlugin:
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DEREGISTRATION_S):
-                # Connections end without an event that could be awaited.
+                # Connections end without an event that could be awaited, and grpclib shows them
+                # nowhere else.
                 while any(not each.closing for each in server._handlers):  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
+
+
+def longest_stop_s(drain_s: float) -> float:
+    """How long leaving a `KubeletPlugin` takes at the most."""
+    return drain_s + LAST_CALLS_S + DEREGISTRATION_S + LAST_CALLS_S
 
 
 async def _serve(
@@ -105,7 +114,7 @@ async def _serve(
     gate.guard(server)
     await server.start(sock=listener)
     stack.callback(server.close)
-    stack.push_async_callback(gate.drain, timeout_s=1.0)
+    stack.push_async_callback(gate.drain, timeout_s=LAST_CALLS_S)
     socket_file.publish()
     stack.callback(socket_file.remove)
     return server

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from nvdra_kube.events import EventRecorder
 from nvdra_nodeagent.reporting.reporter import ClaimReporter
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from nvdra_kube.api import KubeApi
     from nvdra_nodeagent.reporting.report import ConditionPolicy
+
+CLOSE_S: Final = 4.0
 
 
 class ReportDesk:
@@ -49,6 +51,6 @@ class ReportDesk:
         return self.reporter.last_turn_s
 
     async def close(self) -> None:
-        """After `run`: write what is left, for at most four seconds."""
-        await self.reporter.drain(timeout_s=2.0)
-        await self._recorder.aclose(timeout_s=2.0)
+        """After `run`: write what is left, for at most `CLOSE_S`."""
+        await self.reporter.drain(timeout_s=CLOSE_S / 2)
+        await self._recorder.aclose(timeout_s=CLOSE_S / 2)
