@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
+import nvdra_sim.hardware
+from nvdra_api.gates import FeatureGates
 from nvdra_nodeagent.computedomain.clique import FabricUnsettled, GpuFabric, clique_of
-from nvdra_nodeagent.computedomain.fabric import FabricKeeper
-from nvdra_nodeagent.errors import Retryable
+from nvdra_nodeagent.computedomain.driver_version import check_names_possible
+from nvdra_nodeagent.computedomain.fabric import FabricKeeper, GatedFabric
+from nvdra_nodeagent.errors import NodeFault, Retryable
 from nvdra_nodeagent.hardware.ports import FabricInfo, FabricState
+from nvdra_sim.hardware import SimulatedHardware
 from nvdra_testing.simulated import simulated
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from nvdra_sim.hardware import SimulatedHardware
-
+PROFILES = Path(nvdra_sim.hardware.__file__).parent / "profiles"
 CLUSTER = "6f1b0bd0-1111-4000-8000-000000000002"
 ZERO = "00000000-0000-0000-0000-000000000000"
 
@@ -77,11 +78,15 @@ def test_a_node_in_two_cliques_is_in_none() -> None:
 class Rules:
     strict: bool = True
     partitioned: bool = False
+    by_name: bool = True
 
 
-def a_keeper(hardware: SimulatedHardware) -> tuple[FabricKeeper, list[str]]:
+def a_keeper(
+    hardware: SimulatedHardware, rules: Rules | None = None
+) -> tuple[FabricKeeper, list[str]]:
     told: list[str] = []
-    return FabricKeeper(hardware.machine.nvml, Rules(), on_change=told.append), told
+    nvml = hardware.machine.nvml
+    return FabricKeeper(nvml, rules or Rules(), on_change=told.append), told
 
 
 async def test_at_boot_the_fabric_is_waited_for(tmp_path: Path) -> None:
@@ -141,3 +146,68 @@ def test_channels_and_the_capability_have_the_numbers_of_the_driver(tmp_path: Pa
     assert (last.path, last.minor) == ("/dev/nvidia-caps-imex-channels/channel2047", 2047)
     management = nodes.management()
     assert (management.path, management.major) == ("/dev/nvidia-caps/nvidia-cap4323", 236)
+
+
+def an_old_driver(root: Path) -> SimulatedHardware:
+    profile = json.loads((PROFILES / "gb200.json").read_text()) | {"driver_version": "560.35.03"}
+    (root / "old.json").write_text(json.dumps(profile))
+    return SimulatedHardware.open(str(root / "old.json"), root / "old", node="node-a")
+
+
+async def test_a_driver_too_old_for_names_is_the_cause_and_not_a_crash(tmp_path: Path) -> None:
+    keeper, told = a_keeper(an_old_driver(tmp_path))
+    await keeper.look()
+    with pytest.raises(NodeFault, match=r"560\.35\.03 cannot find .* takes 570\.158\.01"):
+        _ = keeper.clique
+    assert told == []
+    assert "DriverTooOld" in keeper.problem
+
+
+async def test_without_names_any_driver_will_do(tmp_path: Path) -> None:
+    keeper, _ = a_keeper(an_old_driver(tmp_path), Rules(by_name=False))
+    await keeper.look()
+    assert keeper.clique.endswith(".1")
+
+
+@pytest.mark.parametrize(
+    "version", ["570.158.01", "570.158.1", "570.158.01.2", "580.0", "1000.1", "", "unknown", "r570"]
+)
+def test_drivers_new_enough_or_unreadable_are_taken(version: str) -> None:
+    check_names_possible(version)
+
+
+@pytest.mark.parametrize("version", ["570.158.00", "570.158", "570.86.15", "535.230.02", "0.1"])
+def test_older_drivers_are_refused(version: str) -> None:
+    with pytest.raises(NodeFault, match="or later"):
+        check_names_possible(version)
+
+
+async def test_a_changed_driver_is_looked_at_without_waiting(tmp_path: Path) -> None:
+    hardware = simulated(tmp_path, "gb200")
+    keeper, told = a_keeper(hardware)
+    running = asyncio.create_task(keeper.run())
+    async with asyncio.timeout(20):
+        await keeper.wait_settled()
+        hardware.set_fabric(clique=5, cluster=CLUSTER)
+        keeper.look_again()
+        while len(told) < 2:
+            await asyncio.sleep(0.01)
+    running.cancel()
+    assert told[1] == f"{CLUSTER}.5"
+
+
+@pytest.mark.parametrize(("strict", "found"), [(True, None), (False, f"{CLUSTER}.7")])
+async def test_the_gate_says_whether_a_gpu_out_of_the_fabric_is_waited_for(
+    tmp_path: Path, strict: bool, found: str | None
+) -> None:
+    gates = FeatureGates.parse(f"CrashOnNVLinkFabricErrors={str(strict).lower()}")
+    rules = GatedFabric(gates, host_managed=False)
+    lost = FabricInfo(CLUSTER, 7, FabricState.NOT_STARTED, 0)
+    try:
+        clique = clique_of(
+            gpus(registered(), lost), strict=rules.strict, partitioned=rules.partitioned
+        )
+    except FabricUnsettled:
+        assert found is None
+    else:
+        assert clique == found

@@ -68,6 +68,15 @@ REASONS: Final = (
         "Fabric.",
     ),
     Reason(
+        "DriverTooOld",
+        Kind.NODE,
+        Actor.NODE,
+        "The NVIDIA driver of a node in an NVLink fabric is older than 570.158.01, and its "
+        "`nvidia-imex` cannot find other nodes by name.",
+        "Update the driver, or set `featureGates.IMEXDaemonsWithDNSNames=false` and "
+        "`featureGates.ComputeDomainCliques=false`.",
+    ),
+    Reason(
         "HostImexMissing",
         Kind.NODE,
         Actor.NODE,

@@ -210,11 +210,11 @@ class Executor:
         mended = 0
         for index, entry in enumerate(record.steps):
             if not self._handlers.handler(entry.step).holds(entry.step, entry.result):
+                record = self._apply(record, index)
+                mended += 1
                 log.warning(
                     "step applied again", claim=record.claim.uid, step=type(entry.step).__name__
                 )
-                record = self._apply(record, index)
-                mended += 1
         return mended
 
     def _plan(self, study: Study, *, is_known: bool) -> Plan:

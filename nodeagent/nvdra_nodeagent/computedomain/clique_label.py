@@ -25,25 +25,36 @@ _END_S: Final = 5.0
 
 
 class CliqueLabel:
-    """`run` keeps the label and takes it off when it is cancelled; on a node without a fabric
-    there is none. `look_again` may be called at any time in the loop."""
+    """`run` keeps the label; on a node without a fabric there is none. `look_again` may be called
+    at any time in the loop."""
 
-    def __init__(self, api: KubeApi, *, node: str, clique: Callable[[], str | None]) -> None:
-        """`clique` is None while it is not known: then the label stays as it is."""
+    def __init__(
+        self,
+        api: KubeApi,
+        *,
+        node: str,
+        clique: Callable[[], str | None],
+        is_ending: Callable[[], bool],
+    ) -> None:
+        """`clique` is None while it is not known: then the label stays as it is. `is_ending` tells
+        at the end of `run` whether the agent ends too, or another one keeps the label from now."""
         self._api = api
+        self._is_ending = is_ending
         self._node = node
         self._clique = clique
         self._changed = asyncio.Event()
+        self.last_turn_s = 0.0
 
     def look_again(self) -> None:
         """The clique may be another one."""
         self._changed.set()
 
     async def run(self) -> None:
-        """Eternal."""
+        """Eternal; takes the label off when it is cancelled, unless another agent goes on."""
         backoff = Backoff()
         try:
             while True:
+                self.last_turn_s = asyncio.get_running_loop().time()
                 self._changed.clear()
                 pause_s = INTERVAL_S
                 try:
@@ -57,7 +68,8 @@ class CliqueLabel:
                     async with asyncio.timeout(pause_s):
                         await self._changed.wait()
         finally:
-            await self._take_off()
+            if self._is_ending():
+                await self._take_off()
 
     async def _put(self, clique: str | None) -> None:
         node = await self._api.get(NODES, self._node)

@@ -6,12 +6,15 @@ The daemon sees the directory as /imexd. Each file has one writer, and is replac
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
+import stat
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import structlog
 
+from nvdra_nodeagent.computedomain.daemon_words import DaemonWords
 from nvdra_nodeagent.computedomain.domains import is_uid
 from nvdra_nodeagent.computedomain.earlier import EARLIER_TEMPLATE, EARLIER_TEMPLATE_FILE
 from nvdra_nodeagent.durable import (
@@ -82,31 +85,34 @@ class DomainDirectories:
             return directory.is_dir()
         return _bytes(directory / SETTINGS) == self._settings(step)
 
-    def readiness(self, domain: str, *, claim_uid: str) -> str:
-        """Why the daemon of that claim is not ready; "" when it is.
+    def words(self, domain: str, *, claim_uid: str) -> DaemonWords:
+        """What the daemon of that claim has said in this boot.
 
         Words of any other daemon, or of one before the last boot, count for nothing.
         """
-        said = self._read(self.path(domain) / READY)
-        if not said:
-            return "its daemon has not reported yet"
-        if (said.get("claimUID"), said.get("bootID")) != (claim_uid, self._boot_id):
-            return "an earlier daemon has reported, not the present one"
-        if said.get("ready") is True:
-            return ""
-        return f"{said.get('reason') or 'its daemon is not ready'}: {said.get('detail') or '-'}"
-
-    def health(self, domain: str) -> Mapping[str, Any]:
-        """What the daemon last said of the whole domain; empty without."""
-        return self._read(self.path(domain) / HEALTH)
+        ready, health = (self._read(self.path(domain) / name) for name in (READY, HEALTH))
+        whose = claim_uid, self._boot_id
+        return DaemonWords(
+            ready=ready if _whose(ready) == whose else {},
+            domain=health if _whose(health) == whose else {},
+            peers=self.peers(domain),
+            stale=bool(ready) and _whose(ready) != whose,
+        )
 
     def peers(self, domain: str) -> Mapping[str, Any]:
         """What this agent last told the daemon; empty without."""
         return self._read(self.path(domain) / PEERS)
 
-    def write_peers(self, domain: str, document: Mapping[str, Any]) -> None:
-        """:raises Retryable: the disk refuses."""
-        write_durably(self.path(domain) / PEERS, msgspec.json.encode(document) + b"\n")
+    def write_peers(self, step: DomainDirStep, document: Mapping[str, Any]) -> bool:
+        """False where the directory is not that claim's (any more).
+
+        :raises Retryable: the disk refuses.
+        """
+        directory = self.path(step.domain)
+        if self._read(directory / SETTINGS).get("claimUID") != step.claim_uid:
+            return False
+        write_durably(directory / PEERS, msgspec.json.encode(document) + b"\n")
+        return True
 
     def sweep(self, keep: Collection[str], *, older_than_s: float) -> list[str]:
         """Remove directories of domains that no claim of this node is about; which were removed.
@@ -174,9 +180,15 @@ class DomainDirectories:
         return {}
 
 
+def _whose(said: Mapping[str, Any]) -> tuple[Any, Any]:
+    return said.get("claimUID"), said.get("bootID")
+
+
 def _bytes(path: Path) -> bytes | None:
+    """Of a plain file: who can write here may have put a link or a pipe in its place."""
     try:
-        with path.open("rb") as file:
-            return file.read(_LARGEST)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            return file.read(_LARGEST) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
     except OSError:
         return None

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
 from nvdra_nodeagent.computedomain.clique import FabricUnsettled, GpuFabric, clique_of
-from nvdra_nodeagent.errors import Retryable
+from nvdra_nodeagent.computedomain.driver_version import check_names_possible
+from nvdra_nodeagent.errors import NodeFault, Retryable
 from nvdra_nodeagent.hardware.errors import HardwareError, NotSupported
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from nvdra_api.gates import FeatureGates
     from nvdra_nodeagent.hardware.ports import FabricInfo, Nvml, NvmlDevice
 
 log = structlog.get_logger(__name__)
@@ -25,13 +28,26 @@ _LAST_PAUSE_S: Final = 10.0
 
 
 class FabricRules(Protocol):
-    """As `clique_of` has them."""
+    """The first two as `clique_of` has them. `by_name`: daemons find each other by name, for which
+    drivers of nodes with a fabric have to be new enough."""
 
     @property
     def strict(self) -> bool: ...
 
     @property
     def partitioned(self) -> bool: ...
+
+    @property
+    def by_name(self) -> bool: ...
+
+
+class GatedFabric:
+    """The `FabricRules` of feature gates."""
+
+    def __init__(self, gates: FeatureGates, *, host_managed: bool) -> None:
+        self.strict = gates["CrashOnNVLinkFabricErrors"]
+        self.partitioned = gates["FabricManagerPartitioning"]
+        self.by_name = gates["IMEXDaemonsWithDNSNames"] and not host_managed
 
 
 class FabricKeeper:
@@ -55,6 +71,8 @@ class FabricKeeper:
         self._interval_s = interval_s
         self._clique: str | None = None
         self._settled = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._fault: NodeFault | None = None
         self.problem = "the GPUs have not been asked yet"
         """Why the last look brought no clique; "" when it did."""
         self.last_turn_s = 0.0
@@ -66,7 +84,9 @@ class FabricKeeper:
 
     @property
     def clique(self) -> str:
-        """ "" on a node without a fabric. :raises Retryable: not known yet, or never."""
+        """ "" on a node without a fabric. :raises Retryable: not known yet, or of no use."""
+        if self._clique is None and self._fault:
+            raise self._fault
         if self._clique is None:
             raise Retryable(
                 "FabricNotReady",
@@ -84,24 +104,32 @@ class FabricKeeper:
         pause_s = _FIRST_PAUSE_S
         while True:
             self.last_turn_s = asyncio.get_running_loop().time()
+            self._changed.clear()
             await self.look()
             if self._clique is None:
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, _LAST_PAUSE_S)
-            else:
-                await asyncio.sleep(self._interval_s)
+                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._interval_s):
+                    await self._changed.wait()
+
+    def look_again(self) -> None:
+        """The hardware is another one, or its driver. In the loop only."""
+        self._changed.set()
 
     async def look(self) -> None:
         """Ask all GPUs once, in a thread. Never raises."""
         started = time.monotonic()
         try:
             found = await asyncio.to_thread(self._ask)
-        except (HardwareError, FabricUnsettled) as error:
+        except (HardwareError, FabricUnsettled, NodeFault) as error:
             if str(error) != self.problem:
                 log.warning("NVLink clique not known", cause=str(error), keeps=self._clique)
             self.problem = str(error)
+            self._fault = error if isinstance(error, NodeFault) else None
             return
-        self.problem = ""
+        self.problem, self._fault = "", None
         if found == self._clique or (self._clique and not found):
             return
         log.info("NVLink clique", clique=found, before=self._clique, took_s=_since(started))
@@ -116,7 +144,10 @@ class FabricKeeper:
         if not answers:
             raise FabricUnsettled("the driver shows no GPU")
         rules = self._rules
-        return clique_of(answers, strict=rules.strict, partitioned=rules.partitioned)
+        found = clique_of(answers, strict=rules.strict, partitioned=rules.partitioned)
+        if found and rules.by_name:
+            check_names_possible(self._nvml.driver_version())
+        return found
 
 
 def _info(device: NvmlDevice) -> FabricInfo | None:

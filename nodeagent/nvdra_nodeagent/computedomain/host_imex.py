@@ -22,6 +22,8 @@ class HostImex:
     """Readiness by the exact word: `NOT READY` is not ready. Blocks."""
 
     def __init__(self, root: DriverRoot, *, socket: Path) -> None:
+        """`socket` is its command socket, as the host names it: it is looked for below the driver
+        root first, which is where the host's files are seen from a container."""
         self._root = root
         self._socket = socket
 
@@ -33,7 +35,7 @@ class HostImex:
         try:
             program = self._root.binary(PROGRAM)
             done = subprocess.run(
-                [str(program), "-q", f"--u={self._socket}"],
+                [str(program), "-q", f"--u={self._seen_socket()}"],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
@@ -50,3 +52,7 @@ class HostImex:
         if done.returncode == 0 and done.stdout.strip() == _READY:
             return ""
         return f"the host's nvidia-imex says: {said or 'nothing'}"
+
+    def _seen_socket(self) -> Path:
+        seen = self._root.container_path / self._socket.relative_to(self._socket.anchor)
+        return seen if seen.exists() else self._socket

@@ -39,10 +39,12 @@ class DomainLeavings:
         self._base = base
         self._records = records
         self._fences = fences
+        self.last_turn_s = 0.0
 
     async def run(self) -> None:
         """Eternal."""
         while True:
+            self.last_turn_s = asyncio.get_running_loop().time()
             try:
                 await self.sweep()
             except AgentError as error:

@@ -3,80 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from nvdra_api.names import clique_name
 from nvdra_kube.backoff import Backoff
 from nvdra_kube.informer import Informer
+from nvdra_nodeagent.computedomain.peer_file import PeerFile
 from nvdra_nodeagent.computedomain.readiness import daemons_of
 from nvdra_nodeagent.computedomain.resources import CLIQUES, COMPUTE_DOMAINS
 from nvdra_nodeagent.errors import AgentError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
-    from nvdra_kube.api import Body, KubeApi
+    from nvdra_kube.api import KubeApi
     from nvdra_nodeagent.claims.record import Record
     from nvdra_nodeagent.computedomain.directories import DomainDirectories
     from nvdra_nodeagent.steps.domain_dir import DomainDirStep
 
 log = structlog.get_logger(__name__)
 
-_VERSION: Final = 1
-
-
-def peers_of(body: Body, step: DomainDirStep, *, node: str) -> dict[str, Any]:
-    """`peers.json` without its generation: the members of the node's clique, by index. Pure."""
-    if step.members == "clique":
-        entries = [(each, each.get("nodeName")) for each in body.get("daemons") or ()]
-        total = len(entries)
-    else:
-        listed = (body.get("status") or {}).get("nodes") or ()
-        entries = [
-            (each, each.get("name")) for each in listed if each.get("cliqueID") == step.clique
-        ]
-        total = len(listed)
-    peers = [
-        {"node": name, "ip": each.get("ipAddress"), "index": each.get("index", 0)}
-        for each, name in entries
-        if name and each.get("ipAddress")
-    ]
-    own = next((peer["index"] for peer in peers if peer["node"] == node), None)
-    peers.sort(key=lambda peer: (peer["index"], peer["node"]))
-    return {"ownIndex": own, "peers": peers, "total": total}
-
-
-class PeerWriter:
-    """Writes one domain's `peers.json` whenever the members have changed."""
-
-    def __init__(self, directories: DomainDirectories, step: DomainDirStep, *, node: str) -> None:
-        self._directories = directories
-        self._step = step
-        self._node = node
-        self._written: Mapping[str, Any] = {}
-
-    def bring(self, body: Body) -> None:
-        """Blocks. :raises Retryable: the disk refuses."""
-        said = self._written or self._directories.peers(self._step.domain)
-        new = peers_of(body, self._step, node=self._node)
-        if all(said.get(key) == value for key, value in new.items()):
-            self._written = said
-            return
-        last = said.get("generation")
-        generation = last + 1 if isinstance(last, int) and last > 0 else 1
-        document = {"version": _VERSION, "generation": generation, **new}
-        self._directories.write_peers(self._step.domain, document)
-        self._written = document
-        log.info(
-            "peers written",
-            domain=self._step.domain,
-            generation=generation,
-            own_index=new["ownIndex"],
-            peers=len(new["peers"]),
-        )
+TURN_S: Final = 30.0
+"""Without news: a file that went missing is written again."""
 
 
 class PeerKeeper:
@@ -96,6 +48,14 @@ class PeerKeeper:
         self._records = records
         self._node = node
         self._changed = asyncio.Event()
+        self._watches: dict[DomainDirStep, PeerWatch] = {}
+        self._turned_s = 0.0
+
+    @property
+    def last_turn_s(self) -> float:
+        """When `run`, or the watch that has been silent for longest, last came round: the loop's
+        clock."""
+        return min((self._turned_s, *(watch.last_turn_s for watch in self._watches.values())))
 
     def look_again(self) -> None:
         """Claims have come or gone."""
@@ -104,56 +64,88 @@ class PeerKeeper:
     async def run(self) -> None:
         """Eternal; when cancelled, all watches have ended before this does."""
         running: dict[DomainDirStep, asyncio.Task[None]] = {}
-        async with asyncio.TaskGroup() as tasks:
-            while True:
-                self._changed.clear()
-                wanted = {step for _, step in daemons_of(self._records()) if _has_peers(step)}
-                for step in running.keys() - wanted:
-                    running.pop(step).cancel()
-                for step in wanted - running.keys():
-                    watch = tasks.create_task(self._follow(step), name=f"peers of {step.domain}")
-                    running[step] = watch
-                await self._changed.wait()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                while True:
+                    self._turned_s = asyncio.get_running_loop().time()
+                    self._changed.clear()
+                    wanted = {step for _, step in daemons_of(self._records()) if _has_peers(step)}
+                    for step in running.keys() - wanted:
+                        del self._watches[step]
+                        running.pop(step).cancel()
+                    for watch in self._watches.values():
+                        watch.look_again()
+                    for step in wanted - running.keys():
+                        watch = self._watches[step] = self._watch(step)
+                        name = f"peers of {step.domain}"
+                        running[step] = tasks.create_task(watch.run(), name=name)
+                    await _news(self._changed)
+        finally:
+            self._watches.clear()
 
-    async def _follow(self, step: DomainDirStep) -> None:
+    def _watch(self, step: DomainDirStep) -> PeerWatch:
+        file = PeerFile(self._directories, step, node=self._node)
+        return PeerWatch(_informer(self._api, step), file, step)
+
+
+class PeerWatch:
+    """Keeps the file of one daemon as the API is. `run` belongs to a task of its owner."""
+
+    def __init__(self, informer: Informer, file: PeerFile, step: DomainDirStep) -> None:
+        self._informer = informer
+        self._file = file
+        self._step = step
+        self._news = asyncio.Event()
+        self._began_s = self._turned_s = asyncio.get_running_loop().time()
+
+    @property
+    def last_turn_s(self) -> float:
+        """When the file or the API was last heard of, whichever is longer ago: the loop's clock."""
+        return min(self._turned_s, max(self._began_s, self._informer.last_turn_s))
+
+    def look_again(self) -> None:
+        """The directory may only now be the daemon's, or made anew."""
+        self._news.set()
+
+    async def run(self) -> None:
         """Eternal."""
-        informer, news = self._informer(step), asyncio.Event()
-        informer.subscribe(lambda change: news.set())
-        writer = PeerWriter(self._directories, step, node=self._node)
+        self._informer.subscribe(lambda change: self._news.set())
+        domain, backoff = self._step.domain, Backoff()
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(informer.run(), name=f"watch of {step.domain}")
-            backoff = Backoff()
+            tasks.create_task(self._informer.run(), name=f"watch of {domain}")
             while True:
-                await news.wait()
-                news.clear()
+                await _news(self._news)
+                self._news.clear()
                 try:
-                    await self._bring(writer, informer, step)
+                    await self._bring()
                     backoff.succeeded()
                 except AgentError as error:
-                    log.error("peers not written", domain=step.domain, error=str(error))
-                    news.set()
+                    log.error("peers not written", domain=domain, error=str(error))
+                    self._news.set()
                     await asyncio.sleep(backoff.failed())
+                self._turned_s = asyncio.get_running_loop().time()
 
-    async def _bring(self, writer: PeerWriter, informer: Informer, step: DomainDirStep) -> None:
-        for body in informer.items.values():
-            if step.members == "clique" or body["metadata"]["uid"] == step.domain:
-                await asyncio.to_thread(partial(writer.bring, body))
+    async def _bring(self) -> None:
+        for body in self._informer.items.values():
+            if self._step.members == "clique" or body["metadata"]["uid"] == self._step.domain:
+                await asyncio.to_thread(partial(self._file.bring, body))
 
-    def _informer(self, step: DomainDirStep) -> Informer:
-        if step.members == "clique":
-            return Informer(
-                self._api,
-                CLIQUES,
-                namespace=step.home,
-                field_selector=f"metadata.name={clique_name(step.domain, step.clique)}",
-            )
-        return Informer(
-            self._api,
-            COMPUTE_DOMAINS,
-            namespace=step.namespace,
-            field_selector=f"metadata.name={step.name}",
-        )
+
+def _informer(api: KubeApi, step: DomainDirStep) -> Informer:
+    """Of the one object that has the members."""
+    if step.members == "clique":
+        name = clique_name(step.domain, step.clique)
+        selector = f"metadata.name={name}"
+        return Informer(api, CLIQUES, namespace=step.home, field_selector=selector)
+    selector = f"metadata.name={step.name}"
+    return Informer(api, COMPUTE_DOMAINS, namespace=step.namespace, field_selector=selector)
 
 
 def _has_peers(step: DomainDirStep) -> bool:
     return bool(step.protocol and step.clique)
+
+
+async def _news(event: asyncio.Event) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(TURN_S):
+            await event.wait()

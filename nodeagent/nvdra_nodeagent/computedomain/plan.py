@@ -13,6 +13,7 @@ from nvdra_nodeagent.claims.record import HeldDevice
 from nvdra_nodeagent.claims.selection import select_configs
 from nvdra_nodeagent.computedomain.devices import CHANNELS, DAEMON, find_device
 from nvdra_nodeagent.computedomain.domains import checked_uid, suffix_of
+from nvdra_nodeagent.computedomain.driver_version import check_names_possible
 from nvdra_nodeagent.errors import AgentError, Permanent, Retryable
 from nvdra_nodeagent.steps.domain_cdi import ChannelCdiStep, DaemonCdiStep
 from nvdra_nodeagent.steps.domain_dir import DomainDirStep
@@ -36,7 +37,8 @@ _DNS_GATE: Final = "IMEXDaemonsWithDNSNames"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DomainRules:
     """What does not change from claim to claim. `namespaces` are those that daemons may live in,
-    `cdi_id` names a claim's device for CDI. With `host_managed` the host runs `nvidia-imex`."""
+    `cdi_id` names a claim's device for CDI. With `host_managed` the host runs `nvidia-imex`.
+    `driver_version` is that of the node, at a glance."""
 
     driver: str
     node: str
@@ -44,6 +46,7 @@ class DomainRules:
     gates: FeatureGates
     boot_id: str
     cdi_id: Callable[[str, str], str]
+    driver_version: Callable[[], str]
     host_managed: bool = False
 
 
@@ -133,12 +136,14 @@ class DomainPlanner:
         pod = await self._daemon_pod(claim, domain)
         name = pod.domain or await self._domains.find(domain)
         gates = pod.gates or rules.gates
-        uses_names = gates[_DNS_GATE]
+        uses_names, clique = gates[_DNS_GATE], self._clique()
+        if uses_names and clique:
+            check_names_possible(rules.driver_version())
         directory = DomainDirStep(
             claim_uid=claim.ref.uid,
             device=DAEMON.name,
             domain=domain,
-            clique=self._clique(),
+            clique=clique,
             name=name.name,
             namespace=name.namespace,
             home=home,

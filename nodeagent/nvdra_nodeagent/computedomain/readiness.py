@@ -9,6 +9,7 @@ from nvdra_api.names import clique_name
 from nvdra_kube.errors import NotFound
 from nvdra_nodeagent.computedomain.asking import asked
 from nvdra_nodeagent.computedomain.resources import CLIQUES, COMPUTE_DOMAINS
+from nvdra_nodeagent.errors import AgentError
 from nvdra_nodeagent.steps.domain_dir import DomainDirStep
 from nvdra_nodeagent.steps.node_label import NodeLabelStep
 
@@ -66,18 +67,22 @@ class NodeReadiness:
         self._loop = loop
 
     def obstacle(self, domain: str, clique: str) -> str:
-        """Why the node cannot use the domain yet; "" when it can.
-
-        :raises AgentError: the daemon is of an earlier driver and the API gave no usable answer.
-        """
+        """Why the node cannot use the domain yet; "" when it can."""
         for record, step in daemons_of(self._records()):
             if step.domain == domain and record.boot_id == self._boot_id:
                 if step.clique != clique:
                     return f"its daemon runs for clique {step.clique or '-'}, not {clique}"
                 if step.protocol:
-                    return self._directories.readiness(domain, claim_uid=step.claim_uid)
-                return self._loop.call(lambda: self._in_api(step))  # noqa: B023 - called at once
+                    return self._directories.words(domain, claim_uid=step.claim_uid).obstacle
+                return self._asked(step)
         return "its daemon has not been started on this node yet"
+
+    def _asked(self, step: DomainDirStep) -> str:
+        """A server that does not answer is waited for too: the node stays in the domain."""
+        try:
+            return self._loop.call(lambda: self._in_api(step))
+        except AgentError as error:
+            return f"whether its daemon is ready is not known: {error}"
 
     async def _in_api(self, step: DomainDirStep) -> str:
         """Daemons of an earlier driver write themselves into their clique, or into the status."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from nvdra_nodeagent.computedomain.cdi_files import DomainCdiFiles
     from nvdra_nodeagent.computedomain.directories import DomainDirectories
     from nvdra_nodeagent.computedomain.host_imex import HostImex
+    from nvdra_nodeagent.steps.domain_ready import WaitOutcome
     from nvdra_nodeagent.steps.registry import AnyStep, StepHandler
 
 
@@ -36,8 +37,11 @@ class DomainSteps:
         boot_id: str,
         loop: LoopCaller,
         host: HostImex | None,
+        on_wait: Callable[[WaitOutcome, float], None],
     ) -> None:
+        """`on_wait` as `DomainReadyHandler` tells the ends of waits."""
         self._host = host
+        self._on_wait = on_wait
         self._api = api
         self._directories = directories
         self._cdi = cdi
@@ -62,7 +66,7 @@ class DomainSteps:
                 NodeObject(self._api, node=self._node, loop=self._loop),
                 domains_of_others=lambda uid: domains_of_others(records(), uid),
             ),
-            DomainReadyStep: DomainReadyHandler(readiness.obstacle),
+            DomainReadyStep: DomainReadyHandler(readiness.obstacle, on_end=self._on_wait),
             DomainDirStep: DomainDirHandler(self._directories),
             ChannelCdiStep: files,
             DaemonCdiStep: files,

@@ -19,6 +19,7 @@ MODE_DNS: Final = "dns"
 MODE_IP: Final = "ip"
 DEFAULT_SERVER_PORT: Final = 50000
 DEFAULT_COMMAND_PORT: Final = 50005
+DEFAULT_LOG_LEVEL: Final = 4
 WAIT_FOREVER: Final = -1
 
 _MOST_SLOTS: Final = 10_000  # names have four digits
@@ -51,7 +52,7 @@ class Settings(NamedTuple):
     suffix: str
     num_nodes: int
     grace_time_s: int = WAIT_FOREVER
-    log_level: int = 4
+    log_level: int = DEFAULT_LOG_LEVEL
     server_port: int = DEFAULT_SERVER_PORT
     command_port: int = DEFAULT_COMMAND_PORT
 
@@ -101,7 +102,7 @@ def read_settings(data: bytes) -> Settings:
         suffix=suffix,
         num_nodes=fields.number("numNodes", default=0),
         grace_time_s=fields.number("graceTime", default=WAIT_FOREVER, least=WAIT_FOREVER),
-        log_level=fields.number("logLevel", default=4, most=4),
+        log_level=fields.number("logLevel", default=DEFAULT_LOG_LEVEL, most=4),
         server_port=fields.number("serverPort", default=DEFAULT_SERVER_PORT, least=1, most=65535),
         command_port=fields.number(
             "commandPort", default=DEFAULT_COMMAND_PORT, least=1, most=65535

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from nvdra_nodeagent.imex.inputs import MODE_DNS
+from nvdra_nodeagent.imex.inputs import (
+    DEFAULT_COMMAND_PORT,
+    DEFAULT_LOG_LEVEL,
+    DEFAULT_SERVER_PORT,
+    MODE_DNS,
+    WAIT_FOREVER,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -47,9 +53,29 @@ def nodes_file(settings: Settings, peers: Iterable[Peer]) -> str:
 
 
 def config_file(settings: Settings, *, address: str, nodes_path: str) -> str:
+    """`imexd.cfg` of a daemon with these settings; the rest as `configuration` has it."""
+    return configuration(
+        address=address,
+        nodes_path=nodes_path,
+        grace_time_s=settings.grace_time_s,
+        log_level=settings.log_level,
+        server_port=settings.server_port,
+        command_port=settings.command_port,
+    )
+
+
+def configuration(
+    *,
+    address: str,
+    nodes_path: str,
+    grace_time_s: int = WAIT_FOREVER,
+    log_level: int = DEFAULT_LOG_LEVEL,
+    server_port: int = DEFAULT_SERVER_PORT,
+    command_port: int = DEFAULT_COMMAND_PORT,
+) -> str:
     """`imexd.cfg`. The command service listens on `address`: on loopback, `-N` does not work."""
     keys: dict[str, object] = {
-        "LOG_LEVEL": settings.log_level,
+        "LOG_LEVEL": log_level,
         "LOG_FILE_NAME": "",  # standard error
         "LOG_APPEND_TO_LOG": 0,
         "LOG_FILE_MAX_SIZE": 1024,
@@ -59,13 +85,13 @@ def config_file(settings: Settings, *, address: str, nodes_path: str) -> str:
         "DAEMONIZE": 0,
         "BIND_INTERFACE_IP": "",  # found by way of the nodes file
         "NETWORK_INTERFACE": "",
-        "SERVER_PORT": settings.server_port,
+        "SERVER_PORT": server_port,
         "IMEX_NODE_CONFIG_FILE": nodes_path,
         "IMEX_WAIT_FOR_QUORUM": "RECOVERY",
-        "IMEX_NODE_DISCONNECTED_GRACE_TIME": settings.grace_time_s,
+        "IMEX_NODE_DISCONNECTED_GRACE_TIME": grace_time_s,
         "IMEX_CMD_ENABLED": 1,
         "IMEX_CMD_BIND_INTERFACE_IP": address,
-        "IMEX_CMD_PORT": settings.command_port,
+        "IMEX_CMD_PORT": command_port,
         "IMEX_CMD_UNIX_DOMAIN_PATH": "",
         "IMEX_ENABLE_AUTH_ENCRYPTION": 0,
         "IMEX_AUTH_ENCRYPTION_MODE": "SSL_TLS",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Protocol
+import time
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeAlias
 
 import msgspec
 
@@ -10,6 +11,9 @@ from nvdra_nodeagent.errors import NotYet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+WaitOutcome: TypeAlias = Literal["ready", "given_up"]
+"""The daemon was ready, or the claim was unprepared before it was."""
 
 
 class Readiness(Protocol):
@@ -34,16 +38,25 @@ class DomainReadyStep(msgspec.Struct, frozen=True, tag_field="kind", tag="domain
 
 
 class DomainReadyHandler:
-    """Looks; there is nothing to undo."""
+    """Looks, and measures for how long; there is nothing to undo."""
 
     can_wait: ClassVar[bool] = True
 
-    def __init__(self, obstacle: Callable[[str, str], str]) -> None:
-        """`obstacle` as `Readiness` has it."""
+    def __init__(
+        self,
+        obstacle: Callable[[str, str], str],
+        *,
+        on_end: Callable[[WaitOutcome, float], None] = lambda outcome, wait_s: None,
+    ) -> None:
+        """`obstacle` as `Readiness` has it. `on_end` is told how long a claim has waited since this
+        agent first looked, in any thread."""
         self._obstacle = obstacle
+        self._on_end = on_end
+        self._since_s: dict[str, float] = {}
 
     def apply(self, step: DomainReadyStep) -> dict[str, str]:
         """:raises NotYet: with what is missing."""
+        self._since_s.setdefault(step.claim_uid, time.monotonic())
         obstacle = self._obstacle(step.domain, step.clique)
         if obstacle:
             raise NotYet(
@@ -51,11 +64,18 @@ class DomainReadyHandler:
                 f"ComputeDomain {step.domain} is not ready on this node: {obstacle}",
                 hint="look at the domain's conditions, and at its daemon's pod on this node",
             )
+        self._end(step.claim_uid, "ready")
         return {"ready": "once"}
 
-    def undo(self, step: DomainReadyStep, result: dict[str, str] | None = None) -> None: ...
+    def undo(self, step: DomainReadyStep, result: dict[str, str] | None = None) -> None:
+        self._end(step.claim_uid, "given_up")
 
-    def forget(self, claim_uid: str) -> None: ...
+    def forget(self, claim_uid: str) -> None:
+        self._end(claim_uid, "given_up")
 
     def holds(self, step: DomainReadyStep, result: dict[str, str] | None = None) -> bool:
         return result is not None
+
+    def _end(self, claim_uid: str, outcome: WaitOutcome) -> None:
+        if (since_s := self._since_s.pop(claim_uid, None)) is not None:
+            self._on_end(outcome, time.monotonic() - since_s)
