@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from typing import TYPE_CHECKING
 
 from hypothesis import given
@@ -10,10 +11,14 @@ from hypothesis import strategies as st
 
 from nvdra_nodeagent.imex import lifecycle
 from nvdra_nodeagent.imex.lifecycle import KILL, SIGNAL, START, STOP, WAIT, Process, Timings
+from nvdra_nodeagent.imex.logs import Log
 from nvdra_nodeagent.imex.plan import Halt, Stay
+from nvdra_nodeagent.imex.supervisor import Supervisor
 from nvdra_testing.imex import a_run
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from nvdra_nodeagent.imex.plan import Desire
 
 T = Timings()
@@ -134,3 +139,30 @@ def test_however_names_change_signals_keep_their_distance_and_the_last_change_is
             changed = now
     assert all(b - a >= T.signal_spacing_s - 1e-6 for a, b in itertools.pairwise(signals))
     assert signals[-1] >= changed
+
+
+def test_the_distance_of_signals_counts_from_when_one_was_sent(tmp_path: Path) -> None:
+    """A turn that began earlier, and wrote to a slow disk before, makes it no shorter."""
+    program, hosts = tmp_path / "imex", tmp_path / "hosts"
+    program.write_text("#!/bin/sh\ntrap '' USR1\nexec sleep 60\n")
+    program.chmod(0o755)
+    hosts.write_text("")
+    times = iter((100.0, 103.0))
+    supervisor = Supervisor(
+        program=str(program),
+        directory=str(tmp_path),
+        hosts=str(hosts),
+        clock=lambda: next(times),
+        timings=T,
+        log=Log(write=lambda line: None),
+    )
+    try:
+        supervisor.advance(a_run(), now=99.0, leaving=False)
+        assert supervisor.process.started_at == 100.0
+        supervisor.answered(now=100.0)
+        supervisor.process = supervisor.process.names_changed(now=101.0)
+        supervisor.advance(a_run(), now=106.0, leaving=False)
+        assert supervisor.process.signalled_at == 103.0
+    finally:
+        supervisor.abandon()
+        os.waitpid(supervisor._pid or 0, 0)

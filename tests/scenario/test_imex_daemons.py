@@ -78,7 +78,7 @@ def test_late_peers_are_connected_without_a_restart(domain: Domain) -> None:
 def test_a_burst_of_changes_is_told_in_few_signals_and_the_last_one_counts(domain: Domain) -> None:
     boxes = domain.formed(2)
     first = boxes[0]
-    first.faults(signal_window_s=0.5)
+    first.faults(signal_window_s=0.3)
     addresses = {0: first.address, 1: boxes[1].address}
     for generation in range(2, 12):
         changed = addresses | ({2: domain.address()} if generation % 2 else {})

@@ -44,6 +44,7 @@ class Daemon:
             program=options.imex,
             directory=options.directory,
             hosts=options.hosts,
+            clock=self._reactor.now,
             timings=options.timings,
             log=log,
         )

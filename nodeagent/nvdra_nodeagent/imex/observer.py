@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from nvdra_nodeagent.imex.lifecycle import NEVER
 from nvdra_nodeagent.imex.query import Query
-from nvdra_nodeagent.imex.status import READY, UNKNOWN, UP, DomainHealth, Watch, domain_health
+from nvdra_nodeagent.imex.status import UNKNOWN, UP, DomainHealth, Watch, domain_health
 
 if TYPE_CHECKING:
     from nvdra_nodeagent.imex.lifecycle import Process, Timings
@@ -73,7 +73,8 @@ class Observer:
                 self._log.info("nvidia-imex changed its state", state=self.watch.state or UNKNOWN)
             if self.watch.problem:
                 self._log.debug("nvidia-imex did not say its state", cause=self.watch.problem)
-            if self.watch.state == READY and self._health_at == NEVER:
+            if self.watch.state and self._health_at == NEVER:
+                # Also of one that does not become ready: it may wait for others.
                 self._health_at = now + self._timings.health_first_s
         if not self._status.asking and now >= self.watch.next_at:
             self._status.ask("-c", self._config_path, "-q", timeout_s=self._timings.query_timeout_s)

@@ -12,6 +12,8 @@ from nvdra_nodeagent.imex.plan import Run
 from nvdra_nodeagent.imex.status import Verdict
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from nvdra_nodeagent.imex.lifecycle import Timings
     from nvdra_nodeagent.imex.logs import Log
     from nvdra_nodeagent.imex.plan import Desire
@@ -27,8 +29,18 @@ class Supervisor:
     """`process` is what is known of it; `trouble` why it does not run, or not as wanted."""
 
     def __init__(
-        self, *, program: str, directory: str, hosts: str, timings: Timings, log: Log
+        self,
+        *,
+        program: str,
+        directory: str,
+        hosts: str,
+        clock: Callable[[], float],
+        timings: Timings,
+        log: Log,
     ) -> None:
+        """`clock` is that of `now` everywhere: a turn may be long, and what counts for a signal is
+        when it was sent."""
+        self._clock = clock
         self._program = program
         self._config_path = f"{directory}/{rendering.CONFIG_FILE}"
         self._nodes_path = f"{directory}/{rendering.NODES_FILE}"
@@ -82,7 +94,7 @@ class Supervisor:
         if action == lifecycle.START and isinstance(wanted, Run):
             self._start(wanted, now=now)
         elif self._pid is not None and action == lifecycle.SIGNAL:
-            self._signal(self._pid, wanted, now=now)
+            self._signal(self._pid, wanted)
         elif self._pid is not None and action == lifecycle.STOP:
             self._log.info("stopping nvidia-imex", pid=self._pid, cause=self._why(wanted))
             processes.signal_process(self._pid, signal.SIGTERM)
@@ -110,17 +122,17 @@ class Supervisor:
             self._pid = processes.spawn(path, "-c", self._config_path)
         except OSError as error:
             return self._not_started(IMEX_MISSING, f"cannot run {path}: {error}", now=now)
-        self.process = self.process.started(run, now=now)
+        self.process = self.process.started(run, now=self._clock())
         self.trouble = None
         own = run.launch.own_index
         self._log.info("nvidia-imex started", pid=self._pid, index=own, generation=run.generation)
         return None
 
-    def _signal(self, pid: int, wanted: Desire, *, now: float) -> None:
+    def _signal(self, pid: int, wanted: Desire) -> None:
         run = wanted if isinstance(wanted, Run) else self.process.told
         assert run is not None
         processes.signal_process(pid, signal.SIGUSR1)
-        self.process = self.process.signalled(run, now=now)
+        self.process = self.process.signalled(run, now=self._clock())
         self._log.info("nvidia-imex told of changed names", generation=run.generation)
 
     def _follow_names(self, wanted: Desire, *, now: float) -> None:
