@@ -93,6 +93,10 @@ class CdiSpec(_Part, frozen=True):
     devices: tuple[DeviceEntry, ...] = ()
 
 
+# Decoders are built on import: two threads that build one at once crash the process.
+_decode: Final = msgspec.json.Decoder(CdiSpec).decode
+
+
 def smallest_version(common: ContainerEdits, devices: tuple[DeviceEntry, ...], kind: str) -> str:
     """The oldest CDI version that knows everything used (SPEC.md, "Released versions")."""
     edits = [common, *(device.container_edits for device in devices)]
@@ -120,7 +124,7 @@ def decode_spec(content: bytes) -> CdiSpec:
     :raises ValueError: the content is something else, e.g. YAML of another program.
     """
     try:
-        return msgspec.json.decode(content.removeprefix(_DOCUMENT_START), type=CdiSpec)
+        return _decode(content.removeprefix(_DOCUMENT_START))
     except msgspec.MsgspecError as error:
         raise ValueError(str(error)) from error
 

@@ -168,6 +168,13 @@ class _File(msgspec.Struct, frozen=True, kw_only=True):
     v2: Raw | UnsetType = UNSET
 
 
+# Decoders are built on import: two threads that build one at once crash the process.
+_decode_file: Final = msgspec.json.Decoder(_File).decode
+_decode_section: Final = msgspec.json.Decoder(_Section).decode
+_decode_claim: Final = msgspec.json.Decoder(ClaimEntry).decode
+_decode_fields: Final = msgspec.json.Decoder(dict[str, Raw]).decode
+
+
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """The claims of a file. `sealed`: its checksums are right. `boot_id` is "" in old files.
@@ -187,7 +194,7 @@ def decode_checkpoint(data: bytes) -> Checkpoint:
     """:raises ValueError: no version of the format that is known."""
     try:
         compact = msgspec.json.format(data, indent=-1)
-        file = msgspec.json.decode(compact, type=_File)
+        file = _decode_file(compact)
         section = _section(file)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"not a checkpoint: {error}") from error
@@ -221,11 +228,11 @@ def _section(file: _File) -> _Section:
     raw = file.v2 if isinstance(file.v2, Raw) else file.v1
     if not isinstance(raw, Raw):
         raise ValueError("not a checkpoint: it has neither section v1 nor v2")
-    return msgspec.json.decode(raw, type=_Section)
+    return _decode_section(raw)
 
 
 def _claim(raw: Raw, *, completed: bool) -> ClaimEntry:
-    claim = msgspec.json.decode(raw, type=ClaimEntry)
+    claim = _decode_claim(raw)
     if completed:
         return msgspec.structs.replace(claim, state=COMPLETED)
     if claim.state not in ("PrepareStarted", COMPLETED, ABORTED):
@@ -241,7 +248,7 @@ def _is_sealed(compact: bytes) -> bool:
 
 
 def _fields(text: bytes | Raw) -> dict[str, Raw]:
-    return msgspec.json.decode(text, type=dict[str, Raw])
+    return _decode_fields(text)
 
 
 def _is_sum(fields: dict[str, Raw]) -> bool:

@@ -81,6 +81,10 @@ class _Claim(msgspec.Struct):
     status: _Status | None = None
 
 
+# Decoders are built on import: two threads that build one at once crash the process.
+msgspec.json.Decoder(_Claim)
+
+
 @dataclass(frozen=True, slots=True)
 class AllocatedClaim:
     """A claim with this driver's part of its allocation, in allocation order.

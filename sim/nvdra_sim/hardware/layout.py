@@ -41,6 +41,10 @@ class LayoutFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename
     mig_configs: dict[str, tuple[Group, ...]]
 
 
+# Decoders are built on import: two threads that build one at once crash the process.
+msgspec.json.Decoder(LayoutFile)
+
+
 @dataclass(frozen=True, slots=True)
 class Cut:
     """What becomes of one GPU."""

@@ -130,6 +130,10 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.architecture < FIRST_ARCHITECTURE_WITHOUT_RESET
 
 
+# Decoders are built on import: two threads that build one at once crash the process.
+_decode = msgspec.json.Decoder(Profile).decode
+
+
 def profile_names() -> tuple[str, ...]:
     """The profiles that come with the simulator, sorted."""
     return tuple(sorted(path.stem for path in _PROFILES.glob("*.json")))
@@ -148,7 +152,7 @@ def load_profile(name: str) -> Profile:
     except OSError as error:
         raise UnknownProfile(name, known=profile_names()) from error
     try:
-        profile = msgspec.json.decode(raw, type=Profile)
+        profile = _decode(raw)
     except msgspec.MsgspecError as error:
         raise BadProfile(name, problems=[str(error)]) from error
     if problems := profile_problems(profile):

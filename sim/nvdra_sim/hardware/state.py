@@ -119,6 +119,10 @@ class MachineState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: int = _VERSION
 
 
+# Decoders are built on import: two threads that build one at once crash the process.
+_decode = msgspec.json.Decoder(MachineState).decode
+
+
 class StateFile:
     """`hardware.json` in `directory`. Safe to use from several threads and processes."""
 
@@ -142,7 +146,7 @@ class StateFile:
                 status = self._path.stat()
                 version = (status.st_mtime_ns, status.st_ino, status.st_size)
                 if self._state is None or version != self._seen:
-                    self._state = msgspec.json.decode(self._path.read_bytes(), type=MachineState)
+                    self._state = _decode(self._path.read_bytes())
                     self._seen = version
             except (OSError, msgspec.MsgspecError) as error:
                 raise UnusableStateDir(

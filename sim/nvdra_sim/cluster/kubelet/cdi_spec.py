@@ -97,6 +97,10 @@ class CdiDocument(_Strict, frozen=True):
     annotations: dict[str, str] = msgspec.field(default_factory=dict)
 
 
+# Decoders are built on import: two threads that build one at once crash the process.
+msgspec.json.Decoder(CdiDocument)
+
+
 class _UniqueKeyLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """A YAML loader that refuses a key written twice, as the runtimes' loader does."""
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _VERSION = 1
+# Decoders are built on import: two threads that build one at once crash the process.
+msgspec.json.Decoder(ClaimRef)
+msgspec.json.Decoder(PreparedDevice)
 
 
 @dataclass(slots=True)
