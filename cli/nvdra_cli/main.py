@@ -47,8 +47,10 @@ def _parser() -> argparse.ArgumentParser:
             help="run manifests on simulated GPUs and an embedded cluster",
             description=(
                 "Starts simulated hardware, an embedded Kubernetes cluster and the real node "
-                "agents in this process and its children, applies the manifests, shows what "
-                "happens, and prints what each container saw. Without FILE it runs a demo."
+                "agents in this process and its children (those of ComputeDomains, and their "
+                "controller, where manifests ask for them, and with --keep), applies the "
+                "manifests, shows what happens, and prints what each container saw. Without FILE "
+                "it runs a demo."
             ),
             epilog=(
                 "Exit status: 0 every pod reached Running or Succeeded; 1 a pod did not run (the "
@@ -77,7 +79,7 @@ def _add_simulate(parser: argparse.ArgumentParser) -> None:
         help="number of nodes (default: 1); 0 is the control plane alone, which stays up",
     )
     parser.add_argument(
-        "--feature-gates", default="", metavar="K=true,...", help="feature gates of the agents"
+        "--feature-gates", default="", metavar="K=true,...", help="feature gates of all programs"
     )
     parser.add_argument(
         "--timeout",

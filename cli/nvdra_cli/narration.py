@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from nvdra_cli.domains import DomainView
     from nvdra_cli.pods import PodView
     from nvdra_sim.cluster.embedded import EmbeddedCluster
 
@@ -27,6 +28,7 @@ class Narrator:
         self._console = console
         self._since_s = since_s
         self._said: dict[tuple[str, str], str] = {}
+        self._said_of_domains: dict[tuple[str, str], str] = {}
         self._silent = False
 
     def say(self, text: str, *, style: str = "") -> None:
@@ -58,6 +60,14 @@ class Narrator:
             self._said[pod.key] = gist
             self.say(f"{pod.namespace}/{pod.name} {text}", style=style)
 
+    def domain_changed(self, domain: DomainView) -> None:
+        """One line where its status, or the gist of its reason, is another."""
+        if self._said_of_domains.get(domain.key) != domain.gist:
+            self._said_of_domains[domain.key] = domain.gist
+            name = f"ComputeDomain {domain.namespace}/{domain.name}"
+            text = f"{name} {domain.status or 'created'}: {domain.why}"
+            self.say(text, style="green" if domain.is_ready else "yellow")
+
     def staying(self, cluster: EmbeddedCluster) -> None:
         """Where everything is, and how to end it."""
         self._print(Text("\nEverything keeps running until Ctrl-C.", style="bold"))
@@ -65,6 +75,11 @@ class Narrator:
         for node in cluster.nodes:
             where = node.directories
             self._print(Text(f"  {node.name}: {where.root}, agent's log {where.agent_log}"))
+            if node.name in cluster.domain_agents:
+                self._print(Text(f"    ComputeDomains: agent's log {where.domain_agent_log}"))
+        for controller in cluster.controllers:
+            log = controller.process.log_file
+            self._print(Text(f"  {controller.name}: log {log}, {controller.metrics_url}"))
         if not cluster.nodes:
             self._print(Text("Run agents and the controller by hand:"))
             for command in cluster.commands_by_hand():

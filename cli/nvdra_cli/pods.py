@@ -197,12 +197,21 @@ def _reason(pod: Body, events: Iterable[Body]) -> str:
         return ""
     if status.get("message"):
         return str(status["message"])
-    if unmade := _newest_warning(pod, events, reason="FailedResourceClaimCreation"):
+    if _lacks_claims(pod) and (
+        unmade := _newest_warning(pod, events, reason="FailedResourceClaimCreation")
+    ):
         return unmade
     for condition in status.get("conditions", ()):
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
             return str(condition.get("message", ""))
     return _newest_warning(pod, events)
+
+
+def _lacks_claims(pod: Body) -> bool:
+    """Whether claims are still to be made for it; what was said of that before is no news later."""
+    made = {entry["name"] for entry in pod.get("status", {}).get("resourceClaimStatuses", ())}
+    claims = pod["spec"].get("resourceClaims", ())
+    return any(not c.get("resourceClaimName") and c["name"] not in made for c in claims)
 
 
 def _init_statuses(pod: Body) -> list[Body]:

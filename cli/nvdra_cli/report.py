@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from nvdra_cli.domains import DomainView
     from nvdra_cli.pods import Key, PodView
 
 
@@ -25,7 +26,8 @@ _LOG_LINES = 1000
 class Report:
     """The outcome: pods, the logs of their containers, when each one ran, and the whole time.
 
-    `missing` counts pods that workloads wanted and nobody made.
+    `missing` counts pods that workloads wanted and nobody made. `logs` are also those of the
+    daemons of `domains`.
     """
 
     pods: Sequence[PodView]
@@ -33,6 +35,7 @@ class Report:
     running_after_s: Mapping[Key, float]
     seconds: float
     missing: int = 0
+    domains: Sequence[DomainView] = ()
 
     @property
     def succeeded(self) -> bool:
@@ -41,27 +44,52 @@ class Report:
 
 def as_json(report: Report) -> str:
     """The document of `nvdra simulate --json`."""
-    pods = [
-        {
-            "namespace": pod.namespace,
-            "name": pod.name,
-            "phase": pod.phase,
-            "node": pod.node,
-            "reason": pod.reason,
-            "claims": [
-                {"name": claim.name, "devices": [asdict(device) for device in claim.devices]}
-                for claim in pod.claims
-            ],
-            "logs": dict(report.logs.get(pod.key, {})),
-        }
-        for pod in report.pods
-    ]
-    return json.dumps({"pods": pods, "seconds": round(report.seconds, 3)}, indent=2)
+    document = {
+        "pods": [
+            {
+                **_pod_entry(pod, report),
+                "claims": [
+                    {"name": claim.name, "devices": [asdict(device) for device in claim.devices]}
+                    for claim in pod.claims
+                ],
+            }
+            for pod in report.pods
+        ],
+        "computeDomains": [_domain_entry(domain, report) for domain in report.domains],
+        "seconds": round(report.seconds, 3),
+    }
+    return json.dumps(document, indent=2)
+
+
+def _pod_entry(pod: PodView, report: Report) -> dict[str, object]:
+    return {
+        "namespace": pod.namespace,
+        "name": pod.name,
+        "phase": pod.phase,
+        "node": pod.node,
+        "reason": pod.reason,
+        "logs": dict(report.logs.get(pod.key, {})),
+    }
+
+
+def _domain_entry(domain: DomainView, report: Report) -> dict[str, object]:
+    return {
+        "namespace": domain.namespace,
+        "name": domain.name,
+        "status": domain.status,
+        "why": domain.why,
+        "nodes": [asdict(node) for node in domain.nodes],
+        "conditions": [asdict(condition) for condition in domain.conditions],
+        "daemons": [_pod_entry(daemon, report) for daemon in domain.daemons],
+    }
 
 
 def print_report(report: Report, console: Console) -> None:
-    """Table, container logs, and the reasons of pods that do not run."""
+    """Tables, container logs, and the reasons of pods and domains that are not well."""
     console.print(_table(report))
+    if report.domains:
+        console.print()
+        console.print(_domain_table(report.domains))
     for pod in report.pods:
         for container, log in report.logs.get(pod.key, {}).items():
             _print_log(console, f"{pod.namespace}/{pod.name} [{container}]", log)
@@ -70,6 +98,8 @@ def print_report(report: Report, console: Console) -> None:
             reason = pod.reason or "no reason is known yet; a longer --timeout may tell"
             console.print(Text(f"\n{pod.namespace}/{pod.name} is {pod.phase}: ", style="bold red"))
             console.print(Text(reason), soft_wrap=True)
+    for domain in report.domains:
+        _print_trouble(console, domain, report)
     if report.missing:
         console.print(Text(f"\nPods that were never made: {report.missing}", style="bold red"))
 
@@ -96,6 +126,35 @@ def _add_pod(table: Table, pod: PodView, after_s: float | None) -> None:
         cells = [Text(claim), Text(device.device), Text(device.uuid)]
         table.add_row(*first, *cells, *last)
         first, last = [Text(""), Text("")], [Text(""), Text("")]
+
+
+def _domain_table(domains: Sequence[DomainView]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("COMPUTEDOMAIN", "STATUS", "NODE", "CLIQUE", "INDEX", "ADDRESS", "NODE STATUS"):
+        table.add_column(heading, overflow="fold")
+    for domain in domains:
+        style = "green" if domain.is_ready else "red"
+        first = [Text(f"{domain.namespace}/{domain.name}"), Text(domain.status, style=style)]
+        for node in domain.nodes:
+            cells = (node.name, node.clique or "no fabric", str(node.index), node.address)
+            table.add_row(*first, *map(Text, cells), Text(node.status))
+            first = [Text(""), Text("")]
+        if not domain.nodes:
+            table.add_row(*first)
+    return table
+
+
+def _print_trouble(console: Console, domain: DomainView, report: Report) -> None:
+    """Why a domain is not ready, with what its daemons said; also what else is wrong with it."""
+    name = f"ComputeDomain {domain.namespace}/{domain.name}"
+    if not domain.is_ready:
+        console.print(Text(f"\n{name} is not ready: ", style="bold red"))
+        console.print(Text(domain.why), soft_wrap=True)
+        for daemon in domain.daemons:
+            for container, log in report.logs.get(daemon.key, {}).items():
+                _print_log(console, f"{daemon.namespace}/{daemon.name} [{container}]", log)
+    for warning in domain.warnings:
+        console.print(Text(f"\n{name}: {warning}", style="yellow"), soft_wrap=True)
 
 
 def _print_log(console: Console, title: str, log: str) -> None:

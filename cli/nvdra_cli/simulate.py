@@ -18,13 +18,15 @@ from rich.console import Console
 from nvdra_api.gates import FeatureGates, GateError
 from nvdra_cli.applying import Refused, apply_manifests
 from nvdra_cli.demo import DEMO, DEMO_STORY, demo_path
+from nvdra_cli.domains import needs_domains
 from nvdra_cli.interruption import Interruption
 from nvdra_cli.manifests import Manifest, ManifestError, load_manifests
 from nvdra_cli.narration import Narrator
 from nvdra_cli.report import Report, as_json, print_report
-from nvdra_cli.watching import PodWatch
+from nvdra_cli.watching import ClusterWatch
 from nvdra_kube.logs import configure
 from nvdra_sim.cluster.apiserver import LocalApi
+from nvdra_sim.cluster.domains import DomainPlan
 from nvdra_sim.cluster.embedded import (
     ClusterBroken,
     ClusterNotReady,
@@ -109,14 +111,18 @@ def _wish(arguments: argparse.Namespace) -> Wish:
     _check_machine(arguments.profile, mig_layout=arguments.mig_layout)
     is_demo = not arguments.files and arguments.nodes > 0 and not arguments.keep
     files = [demo_path(DEMO)] if is_demo else arguments.files
+    manifests = load_manifests(files) if files else []
+    # What is applied later to a cluster that stays may be a ComputeDomain.
+    has_domains = arguments.keep or needs_domains(manifests)
     plan = ClusterPlan(
         nodes=arguments.nodes,
         machine=MachineChoice(profile=arguments.profile, mig_layout=arguments.mig_layout),
         feature_gates=arguments.feature_gates,
+        compute_domains=DomainPlan() if has_domains else None,
     )
     return Wish(
         plan=plan,
-        manifests=load_manifests(files) if files else (),
+        manifests=manifests,
         timeout_s=arguments.timeout,
         keep=arguments.keep or arguments.nodes == 0,
         json=arguments.json,
@@ -167,7 +173,10 @@ class _Simulation:
 
     async def _apply_and_watch(self) -> int:
         cluster, wish = self._cluster, self._wish
-        async with PodWatch(cluster.api, on_change=self._narrator.pod_changed) as watch:
+        narrator = self._narrator
+        async with ClusterWatch(
+            cluster.api, on_pod=narrator.pod_changed, on_domain=narrator.domain_changed
+        ) as watch:
             applied_s = time.monotonic()
             try:
                 # Strict as kubectl is: a misspelt field is an error, not a surprise.
@@ -177,10 +186,11 @@ class _Simulation:
                 return self._refused(exc)
             await watch.until_settled(timeout_s=wish.timeout_s)
             await self._wait_for_logs(watch.pods())
-            pods, missing = watch.pods(), watch.missing_pods()
+            pods, missing, domains = watch.pods(), watch.missing_pods(), watch.domains()
             since = {key: at - applied_s for key, at in watch.running_since_s.items()}
-        logs = {pod.key: self._logs(pod) for pod in pods}
-        return self._show(Report(pods, logs, since, self._elapsed_s(), missing))
+        daemons = [daemon for domain in domains for daemon in domain.daemons]
+        logs = {pod.key: self._logs(pod) for pod in (*pods, *daemons)}
+        return self._show(Report(pods, logs, since, self._elapsed_s(), missing, domains))
 
     def _refused(self, exc: Refused) -> int:
         if self._wish.json:

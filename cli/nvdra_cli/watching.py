@@ -1,4 +1,4 @@
-"""Following a cluster's pods until they run, or until waiting longer is pointless."""
+"""Following a cluster's pods and ComputeDomains until they are well, or waiting is pointless."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Self
 
+from nvdra_cli.domains import COMPUTE_DOMAINS, DomainView, domain_views, is_daemon
 from nvdra_cli.pods import ClusterView, PodView, missing_pods, pod_views
 from nvdra_kube.api import Resource
 from nvdra_kube.informer import Informer
@@ -38,20 +39,32 @@ ENDING_S = 1.0
 """The same where a container may end by itself: the short ones do so within this time."""
 
 
-class PodWatch:
-    """Mirrors pods and what explains them; an async context manager.
+FORMING_S = 7.0
+"""Pods run, but their ComputeDomain is not ready: two questions to its daemons."""
 
-    `on_change` is called with every pod whose phase, node, devices or reason changed.
+
+class ClusterWatch:
+    """Mirrors pods, ComputeDomains and what explains them; an async context manager.
+
+    `on_pod` and `on_domain` are called with each that looks different than before.
     """
 
-    def __init__(self, api: KubeApi, *, on_change: Callable[[PodView], None]) -> None:
+    def __init__(
+        self,
+        api: KubeApi,
+        *,
+        on_pod: Callable[[PodView], None],
+        on_domain: Callable[[DomainView], None],
+    ) -> None:
         self._pods = Informer(api, PODS)
         self._claims = Informer(api, RESOURCE_CLAIMS)
         self._slices = Informer(api, RESOURCE_SLICES)
         self._events = Informer(api, EVENTS)
         self._workloads = [Informer(api, resource) for resource in WORKLOADS]
-        self._on_change = on_change
+        self._domains = Informer(api, COMPUTE_DOMAINS)
+        self._on_pod, self._on_domain = on_pod, on_domain
         self._known: dict[Key, PodView] = {}
+        self._known_domains: dict[Key, DomainView] = {}
         self._allocated: dict[Key, Body] = {}
         self._changed = asyncio.Event()
         self._changed_s = time.monotonic()
@@ -60,7 +73,8 @@ class PodWatch:
 
     async def __aenter__(self) -> Self:
         self._claims.subscribe(self._remember_allocation)
-        informers = [self._pods, self._claims, self._slices, self._events, *self._workloads]
+        mirrors = (self._pods, self._claims, self._slices, self._events, self._domains)
+        informers = [*mirrors, *self._workloads]
         for informer in informers:
             informer.subscribe(lambda _: self._changed.set())
             self._tasks.append(asyncio.create_task(informer.run(), name=f"watch {informer!r}"))
@@ -75,30 +89,38 @@ class PodWatch:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def pods(self) -> list[PodView]:
-        """All pods as they are now; those that ended, with the devices that they had."""
-        return pod_views(self._view())
+        """The user's pods as they are now; those that ended, with the devices that they had."""
+        return [view for pod, view in self._pod_views() if not is_daemon(pod)]
+
+    def domains(self) -> list[DomainView]:
+        """All ComputeDomains as they are now, each with its daemons."""
+        daemons = [(pod, view) for pod, view in self._pod_views() if is_daemon(pod)]
+        return domain_views(self._domains.items, daemons)
+
+    def _pod_views(self) -> list[tuple[Body, PodView]]:
+        return [(self._pods.items[view.key], view) for view in pod_views(self._view())]
 
     def missing_pods(self) -> int:
         """How many pods controllers still have to make."""
         return missing_pods(self._view())
 
     async def until_settled(self, *, timeout_s: float) -> None:
-        """Return when all pods run, when waiting cannot help, or when the time is over."""
+        """Return when all is well, when waiting cannot help, or when the time is over."""
         deadline = time.monotonic() + timeout_s
         while (left_s := deadline - time.monotonic()) > 0:
-            pods = self.pods()
-            self._announce(pods)
+            pods, domains = self.pods(), self.domains()
+            self._announce(pods, domains)
             quiet_s = time.monotonic() - self._changed_s
-            patience_s = wait_s(pods, missing=self.missing_pods() > 0)
+            patience_s = wait_s(pods, domains, missing=self.missing_pods() > 0)
             if quiet_s >= patience_s:
                 return
             self._changed.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(left_s, patience_s - quiet_s)):
                     await self._changed.wait()
-        self._announce(self.pods())
+        self._announce(self.pods(), self.domains())
 
-    def _announce(self, pods: list[PodView]) -> None:
+    def _announce(self, pods: list[PodView], domains: list[DomainView]) -> None:
         now_s = time.monotonic()
         for pod in pods:
             if self._known.get(pod.key) == pod:
@@ -107,7 +129,12 @@ class PodWatch:
             self._changed_s = now_s
             if pod.runs:
                 self.running_since_s.setdefault(pod.key, now_s)
-            self._on_change(pod)
+            self._on_pod(pod)
+        for domain in domains:
+            if self._known_domains.get(domain.key) != domain:
+                self._known_domains[domain.key] = domain
+                self._changed_s = now_s
+                self._on_domain(domain)
 
     def _remember_allocation(self, change: Change) -> None:
         if change.object.get("status", {}).get("allocation"):
@@ -129,11 +156,17 @@ class PodWatch:
         )
 
 
-def wait_s(pods: Sequence[PodView], *, missing: bool) -> float:
-    """How long nothing may change before these pods count as settled; infinite if they must.
+def wait_s(pods: Sequence[PodView], domains: Sequence[DomainView] = (), *, missing: bool) -> float:
+    """How long nothing may change before all of it counts as settled; infinite if it must.
 
     `missing`: some pods are still to be made.
     """
+    forming = [domain for domain in domains if not domain.is_ready]
+    domains_s = max((FORMING_S if each.takes_part else QUIET_S for each in forming), default=0.0)
+    return max(_pods_s(pods, missing=missing), domains_s)
+
+
+def _pods_s(pods: Sequence[PodView], *, missing: bool) -> float:
     may_end = any(pod.phase == "Running" and pod.ends_by_itself for pod in pods)
     if pods and not missing and all(pod.runs or pod.is_final for pod in pods):
         return ENDING_S if may_end else CALM_S

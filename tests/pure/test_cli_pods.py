@@ -23,12 +23,16 @@ DEVICE = {"driver": "gpu.nvidia.com", "pool": "node-1", "device": "gpu-0", "requ
 ALLOCATED = {"status": {"allocation": {"devices": {"results": [DEVICE]}}}}
 
 
-def seen(status: Body, *, node: str = "node-1", **view: Any) -> PodView:
+BY_NAME = {"name": "gpu", "resourceClaimName": "c"}
+BY_TEMPLATE = {"name": "gpu", "resourceClaimTemplateName": "t"}
+
+
+def seen(status: Body, *, node: str = "node-1", claim: Body | None = None, **view: Any) -> PodView:
     """How a pod with this status is seen, in a cluster where nothing else is."""
     spec = {
         "containers": [{"name": "main"}],
         "nodeName": node,
-        "resourceClaims": [{"name": "gpu", "resourceClaimName": "c"}],
+        "resourceClaims": [claim or BY_NAME],
     }
     metadata = {"namespace": "default", "name": "p", "uid": "u"}
     pods = {("default", "p"): {"metadata": metadata, "spec": spec, "status": status}}
@@ -110,7 +114,16 @@ def test_that_no_claim_can_be_made_says_more_than_that_it_is_waited_for() -> Non
     waiting = {"type": "PodScheduled", "status": "False", "message": "waiting for a claim"}
     events = {("default", "e"): warning(1, "FailedResourceClaimCreation", "no such template")}
     status = {"phase": "Pending", "conditions": [waiting]}
-    assert seen(status, events=events, node="").reason == "no such template"
+    assert seen(status, events=events, node="", claim=BY_TEMPLATE).reason == "no such template"
+
+
+def test_that_a_claim_could_not_be_made_at_first_is_no_reason_once_it_was_made() -> None:
+    verdict = {"type": "PodScheduled", "status": "False", "message": "0/1 nodes are available"}
+    events = {("default", "e"): warning(1, "FailedResourceClaimCreation", "no such template")}
+    made = [{"name": "gpu", "resourceClaimName": "p-gpu-1"}]
+    status = {"phase": "Pending", "conditions": [verdict], "resourceClaimStatuses": made}
+    pod = seen(status, events=events, node="", claim=BY_TEMPLATE)
+    assert pod.reason == "0/1 nodes are available"
 
 
 def test_of_two_warnings_in_one_second_the_later_one_counts() -> None:

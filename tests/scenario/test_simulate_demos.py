@@ -5,16 +5,27 @@ from __future__ import annotations
 import pytest
 
 from nvdra_testing.simulation import Simulated, simulate
-from nvdra_testing.specs import DEMO_SPECS, DEMOS, GATED_SPECS, MIG_LAYOUT, Spec, outcome_of
+from nvdra_testing.specs import (
+    DEMO_SPECS,
+    DEMOS,
+    DOMAIN_SPECS,
+    GATED_SPECS,
+    MIG_LAYOUT,
+    Spec,
+    outcome_of,
+)
 
 
 def run(spec: Spec) -> Simulated:
     cut = ("--mig-layout", MIG_LAYOUT) if spec.is_cut else ()
     gates = ("--feature-gates", spec.gates) if spec.gates else ()
-    return simulate("--profile", spec.profile, *cut, *gates, spec.file)
+    nodes = ("--nodes", str(spec.nodes))
+    return simulate("--profile", spec.profile, *nodes, *cut, *gates, spec.file)
 
 
-SPECS = [spec for spec in (*DEMO_SPECS, *GATED_SPECS) if spec.file.is_relative_to(DEMOS)]
+SPECS = [
+    spec for spec in (*DEMO_SPECS, *GATED_SPECS, *DOMAIN_SPECS) if spec.file.is_relative_to(DEMOS)
+]
 
 
 def test_every_demo_has_a_promise() -> None:

@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,13 @@ _UUID = re.compile(r"\b(?:GPU|MIG)-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b
 
 @dataclass(frozen=True, slots=True)
 class Simulated:
-    """What a run gave: exit status, the document's pods by name, and standard error."""
+    """What a run gave: exit status, the document's pods and ComputeDomains by name, and standard
+    error."""
 
     status: int
     pods: dict[str, dict[str, Any]]
     errors: str
+    domains: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def devices(self, pod: str) -> list[dict[str, str]]:
         """All devices of a pod's claims, in claim and allocation order."""
@@ -55,6 +57,7 @@ def simulate(
         check=False,
         env={**os.environ, **variables},
     )
-    document = json.loads(done.stdout) if done.stdout else {"pods": []}
+    document = json.loads(done.stdout) if done.stdout else {"pods": [], "computeDomains": []}
     pods = {pod["name"]: pod for pod in document["pods"]}
-    return Simulated(done.returncode, pods, done.stderr)
+    domains = {domain["name"]: domain for domain in document["computeDomains"]}
+    return Simulated(done.returncode, pods, done.stderr, domains)

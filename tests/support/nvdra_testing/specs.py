@@ -21,7 +21,9 @@ DEMOS: Final = _ROOT / "manifests" / "demo"
 PUBLIC_SPECS: Final = _ROOT.parent / "shared" / "inputs" / "public-specs"
 MIG_LAYOUT: Final = _ROOT / "manifests" / "simulator" / "mig-layout.yaml"
 DEFAULT_PROFILE: Final = "h100"
+FABRIC_PROFILE: Final = "gb200"
 
+_CHANNEL = re.compile(r"\bchannel\d+\b")
 _UUID = re.compile(r"\b(?:GPU|MIG)-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 
 
@@ -62,10 +64,19 @@ class PodOutcome:
 
 
 @dataclass(frozen=True, slots=True)
+class DomainOutcome:
+    """A ComputeDomain: its status, and the status of each of its nodes."""
+
+    status: str
+    nodes: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
-    """All pods of one spec, by name."""
+    """All pods and ComputeDomains of one spec, by name."""
 
     pods: Mapping[str, PodOutcome]
+    domains: Mapping[str, DomainOutcome] = field(default_factory=dict)
 
     def __getitem__(self, pod: str) -> PodOutcome:
         return self.pods[pod]
@@ -78,6 +89,7 @@ class Spec:
     `profile`: hardware of all nodes. `is_cut`: some node's GPUs are cut by `MIG_LAYOUT`.
     `one_node`: the promise only holds if all pods are on one node. `runs`: whether its pods get to
     run; else they stay Pending. `gates`: feature gates of the agents, as their flag has them.
+    `nodes`: how many have to be there.
     """
 
     file: Path
@@ -87,6 +99,7 @@ class Spec:
     one_node: bool = False
     runs: bool = True
     gates: str = ""
+    nodes: int = 1
 
     @property
     def name(self) -> str:
@@ -121,7 +134,13 @@ def outcome_of(run: Simulated) -> Outcome:
                 logs=pod["logs"],
             )
             for name, pod in run.pods.items()
-        }
+        },
+        {
+            name: DomainOutcome(
+                domain["status"], {node["name"]: node["status"] for node in domain["nodes"]}
+            )
+            for name, domain in run.domains.items()
+        },
     )
 
 
@@ -234,6 +253,30 @@ def one_container_gets_two_gpus(done: Outcome) -> None:
     assert pod.logs["ctr0"].count("H100") == 2
 
 
+def pods_of_a_domain_get_a_channel_each(done: Outcome) -> None:
+    [domain] = done.domains.values()
+    assert domain.status == "Ready"
+    assert domain.nodes == {pod.node: "Ready" for pod in done.pods.values()}
+    for pod in done.pods.values():
+        [log] = pod.logs.values()
+        assert _CHANNEL.findall(log) == ["channel0"]
+
+
+def neighbours_in_a_domain_have_gpus_too(done: Outcome) -> None:
+    pods_of_a_domain_get_a_channel_each(done)
+    for pod in done.pods.values():
+        assert pod.seen("main") == [uuid for uuid in pod.allocated if uuid]
+    assert len({pod.node for pod in done.pods.values()}) == 2
+
+
+def a_pod_of_a_domain_gets_all_channels(done: Outcome) -> None:
+    [domain] = done.domains.values()
+    assert domain.status == "Ready"
+    [pod] = done.pods.values()
+    found = _CHANNEL.findall(pod.logs["ctr"])
+    assert sorted(found) == sorted(f"channel{number}" for number in range(2048))
+
+
 def _one_container_sees_gpus(done: Outcome, *, count: int) -> None:
     pod = done["pod"]
     assert len(set(pod.allocated)) == count
@@ -320,7 +363,24 @@ def _gated_specs() -> Iterable[Spec]:
         )
 
 
+def _domain_specs() -> Iterable[Spec]:
+    yield Spec(
+        file=DEMOS / "compute-domain.yaml",
+        promise=neighbours_in_a_domain_have_gpus_too,
+        profile=FABRIC_PROFILE,
+        nodes=2,
+    )
+    for name, promise in (
+        ("channel-injection", pods_of_a_domain_get_a_channel_each),
+        ("channel-injection-all", a_pod_of_a_domain_gets_all_channels),
+    ):
+        file = PUBLIC_SPECS / "imex" / f"{name}.yaml"
+        yield Spec(file=file, promise=promise, profile=FABRIC_PROFILE, nodes=2)
+
+
 DEMO_SPECS: Final = tuple(_demos())
 QUICKSTART_SPECS: Final = tuple(_public_specs())
 GATED_SPECS: Final = tuple(_gated_specs())
 """What feature gates decide about; clusters whose gates are fixed cannot run them."""
+DOMAIN_SPECS: Final = tuple(_domain_specs())
+"""For clusters that serve ComputeDomains, on nodes with an NVLink fabric."""
