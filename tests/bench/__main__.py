@@ -11,7 +11,7 @@ from pathlib import Path
 
 BENCHMARKS = (
     *("prepare", "parallel", "recovery", "churn", "costs", "soak", "start", "simulate", "ring"),
-    *("imex", "release", "fleet", "workloads", "controller", "domains"),
+    *("imex", "release", "fleet", "workloads", "controller", "control_plane", "domains"),
 )
 PROGRAMS = ("api_server", "floor_server")
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from nvdra_api.names import NAMESPACE
+from nvdra_sim.cluster.parent_death import die_with_this_process
 
 from .figures import cpu_s, memory_mib
 from .production import environ
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from nvdra_sim.cluster.apiserver import ApiServer
 
 _PATIENCE_S: Final = 120.0
 _FLAGS: Final = (
@@ -27,6 +27,19 @@ _FLAGS: Final = (
 )
 ELECTION: Final = ("--leader-election-enabled", "true")
 """With the default times: 15 s for a lease, renewed every 2 s."""
+
+
+class Served(Protocol):
+    """An API server: what a service account needs to reach it."""
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def ca_pem(self) -> str: ...
+
+    @property
+    def token(self) -> str: ...
 
 
 class ControllerProcess:
@@ -62,7 +75,7 @@ class ControllerProcess:
 
 @asynccontextmanager
 async def a_controller(
-    python: Path, server: ApiServer, root: Path, *flags: str, name: str = "controller-0"
+    python: Path, server: Served, root: Path, *flags: str, name: str = "controller-0"
 ) -> AsyncIterator[ControllerProcess]:
     """Killed at the end, if it still runs."""
     account, log = root / "account", root / f"{name}.log"
@@ -79,6 +92,7 @@ async def a_controller(
             stdin=asyncio.subprocess.DEVNULL,
             stdout=lines,
             stderr=lines,
+            preexec_fn=die_with_this_process(),
         )
     try:
         yield ControllerProcess(process, log)
