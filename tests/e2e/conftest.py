@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from tests.e2e.injectors.users import Users, wait_until_clean
+from tests.e2e.product.domains import Domains, domain_values
 from tests.e2e.product.release import Product, load_image
 from tests.e2e.ring.cluster import RealCluster
 from tests.e2e.ring.errors import Refused
@@ -39,12 +41,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(_HERE):
             item.add_marker(pytest.mark.timeout(3600))
-    # The ring's own tests bring a driver of their own: the installed one comes after them.
-    items.sort(key=_uses_product)
+    items.sort(key=_turn)
 
 
-def _uses_product(item: pytest.Item) -> bool:
-    return "product" in getattr(item, "fixturenames", ())
+def _turn(item: pytest.Item) -> int:
+    """The ring's own tests bring a driver of their own, and those of ComputeDomains more nodes."""
+    fixtures = getattr(item, "fixturenames", ())
+    return 2 if "with_domains" in fixtures else int("product" in fixtures)
 
 
 @pytest.fixture(scope="session")
@@ -89,6 +92,36 @@ def product(cluster: RealCluster, say: Callable[[str], None]) -> Iterator[Produc
         yield installed
     finally:
         installed.uninstall()
+
+
+@pytest.fixture(scope="session")
+def with_domains(cluster: RealCluster, say: Callable[[str], None]) -> Iterator[Product]:
+    """The driver with ComputeDomains and two controllers on four nodes with multi-node NVLink.
+
+    It takes the place of ``product``: tests that use it come last.
+    """
+    started = time.monotonic()
+    cluster.add_nodes(2)
+    load_image(cluster)
+    installed = Product(cluster, domain_values())
+    try:
+        installed.uninstall()
+        installed.install()
+        installed.wait_until_ready()
+        say(f"ComputeDomains can be made on four nodes after {time.monotonic() - started:.1f} s")
+        yield installed
+    finally:
+        installed.uninstall()
+
+
+@pytest.fixture
+def domains(with_domains: Product, namespace: str) -> Iterator[Domains]:
+    """To make ComputeDomains with; none of them is left at the end."""
+    yield Domains(with_domains, namespace)
+    kubectl = with_domains.kubectl
+    everything = "--all", f"--namespace={namespace}", "--timeout=120s"
+    kubectl("delete", "pods", *everything)
+    kubectl("delete", "computedomains", *everything)
 
 
 @pytest.fixture

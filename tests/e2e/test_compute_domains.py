@@ -3,159 +3,96 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 from tests.e2e.injectors.plugin_process import process_of
-from tests.e2e.product.release import CONTROLLER, NAMESPACE, PROFILE_LABEL
+from tests.e2e.product.domains import controllers, leader, refusals
+from tests.e2e.product.release import CONTROLLER, NAMESPACE
 from tests.e2e.ring.errors import CommandFailed, RingError
 from tests.e2e.ring.kubectl import is_ready
-from tests.e2e.ring.objects import a_pod, container_id
+from tests.e2e.ring.objects import container_id
 from tests.e2e.ring.patience import eventually
 
-from nvdra_api.names import (
-    CONTROLLER as CONTROLLER_NAME,
-)
-from nvdra_api.names import (
-    FINALIZER_COMPUTE_DOMAIN,
-    LABEL_COMPUTE_DOMAIN,
-    daemon_set_name,
-)
+from nvdra_api.names import FINALIZER_COMPUTE_DOMAIN, daemon_set_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
+    from tests.e2e.product.domains import Domains
     from tests.e2e.product.release import Product
     from tests.e2e.ring.kubectl import Kubectl, Manifest
 
-# Unlike those of a user: a test does not wait for 15 s.
-_REPLICAS: Final = (
-    "--set=resources.computeDomains.enabled=true",
-    "--set=controller.replicas=2",
-    "--set=controller.leaderElection.leaseDuration=6s",
-    "--set=controller.leaderElection.renewDeadline=4s",
-    "--set=controller.leaderElection.retryPeriod=1s",
-)
-_ONE: Final = "--set=resources.computeDomains.enabled=true"
 _PLUGIN_USER: Final = (
     f"system:serviceaccount:{NAMESPACE}:dra-driver-nvidia-gpu-service-account-kubeletplugin"
 )
 
 
-@pytest.fixture(scope="module")
-def installed(product: Product) -> Iterator[Product]:
-    """The driver with compute domains and two controllers."""
-    product.upgrade(*_REPLICAS)
-    yield product
-    product.upgrade()
-    product.wait_until_ready()
-
-
-@pytest.fixture
-def domain(installed: Product, kubectl: Kubectl, namespace: str) -> Manifest:
-    """A ComputeDomain that the controller has made all objects of."""
-    kubectl.create(a_domain("job", namespace=namespace))
-    return _complete(kubectl, "job", namespace)
-
-
-def a_domain(name: str, *, namespace: str) -> Manifest:
-    return {
-        "apiVersion": "resource.nvidia.com/v1beta1",
-        "kind": "ComputeDomain",
-        "metadata": {"name": name, "namespace": namespace},
-        "spec": {"numNodes": 0, "channel": {"resourceClaimTemplate": {"name": f"{name}-channel"}}},
-    }
-
-
-def test_both_replicas_are_ready_and_one_of_them_leads(installed: Product) -> None:
-    pods = _controllers(installed)
+def test_both_replicas_are_ready_and_one_of_them_leads(with_domains: Product) -> None:
+    pods = controllers(with_domains)
     assert [is_ready(pod) for pod in pods] == [True, True]
     assert len({pod["spec"]["nodeName"] for pod in pods}) == 2
-    assert _leader(installed)["metadata"]["name"] in {pod["metadata"]["name"] for pod in pods}
+    assert leader(with_domains)["metadata"]["name"] in {pod["metadata"]["name"] for pod in pods}
 
 
 def test_a_domain_gets_its_objects_and_a_status(
-    installed: Product, kubectl: Kubectl, namespace: str, domain: Manifest
+    domains: Domains, kubectl: Kubectl, namespace: str
 ) -> None:
+    domain = domains.create("job")
     assert domain["metadata"]["finalizers"] == [FINALIZER_COMPUTE_DOMAIN]
     assert domain["status"]["status"] == "Ready"
     assert domain["status"]["conditions"]
-    uid = domain["metadata"]["uid"]
-    name = daemon_set_name(uid)
+    name = daemon_set_name(domain["metadata"]["uid"])
     daemons = kubectl.get("daemonset", name, namespace=NAMESPACE)
     [container] = daemons["spec"]["template"]["spec"]["containers"]
-    [own] = _controllers(installed)[0]["spec"]["containers"]
+    [own] = controllers(domains.product)[0]["spec"]["containers"]
     assert container["image"] == own["image"]
     kubectl.get("resourceclaimtemplate", name, namespace=NAMESPACE)
     kubectl.get("resourceclaimtemplate", "job-channel", namespace=namespace)
 
 
-def test_a_deleted_domain_leaves_nothing(
-    kubectl: Kubectl, namespace: str, domain: Manifest
-) -> None:
-    kubectl("delete", "computedomain", "job", f"--namespace={namespace}", "--timeout=60s")
+def test_a_deleted_domain_leaves_nothing(domains: Domains) -> None:
+    domain = domains.create("job")
 
-    label = f"--selector={LABEL_COMPUTE_DOMAIN}={domain['metadata']['uid']}"
-    for kind in ("daemonsets", "resourceclaimtemplates", "computedomaincliques", "pods", "nodes"):
-        eventually(lambda kind=kind: _none(kubectl, kind, label), until=f"no {kind} are left")  # type: ignore[misc]
+    domains.delete("job")
+
+    domains.wait_until_nothing_is_left(domain)
 
 
-def test_the_other_replica_takes_over_when_the_leader_is_killed(
-    installed: Product, kubectl: Kubectl, namespace: str
-) -> None:
-    leader = _leader(installed)
-    assert process_of(container_id(leader)).kill()
-    kubectl.create(a_domain("late", namespace=namespace))
+def test_the_other_replica_takes_over_when_the_leader_is_killed(domains: Domains) -> None:
+    first = leader(domains.product)
+    assert process_of(container_id(first)).kill()
 
-    _complete(kubectl, "late", namespace)
+    domains.create("late")
 
-    assert _leader(installed)["metadata"]["name"] != leader["metadata"]["name"]
+    assert leader(domains.product)["metadata"]["name"] != first["metadata"]["name"]
 
 
-def test_nothing_was_refused_to_the_controllers(installed: Product, domain: Manifest) -> None:
-    for pod in _controllers(installed):
-        said = installed.kubectl.logs(pod["metadata"]["name"], namespace=NAMESPACE)
-        assert _refusals(said) == []
+def test_nothing_was_refused_to_the_controllers(domains: Domains) -> None:
+    domains.create("job")
+    assert refusals(domains.product, controllers(domains.product)) == []
 
 
-def test_a_plugin_may_write_its_own_node_and_no_other(installed: Product) -> None:
-    own, other = (node.name for node in installed.cluster.nodes)
-    _label_as_plugin_of(installed, own, on=own)
+def test_a_plugin_may_write_its_own_node_and_no_other(with_domains: Product) -> None:
+    own, other = (node.name for node in with_domains.cluster.nodes[:2])
+    _label_as_plugin_of(with_domains, own, on=own)
     with pytest.raises(CommandFailed, match="may only write that node"):
-        _label_as_plugin_of(installed, own, on=other)
+        _label_as_plugin_of(with_domains, own, on=other)
 
 
 def test_one_controller_alone_works_without_a_lease_and_two_again_with_one(
-    installed: Product, kubectl: Kubectl, namespace: str
+    domains: Domains,
 ) -> None:
+    product = domains.product
     try:
-        installed.upgrade(_ONE)
-        [alone] = eventually(lambda: _settled(installed, 1), until="one controller is left")
+        product.upgrade("--set=controller.replicas=1")
+        [alone] = eventually(lambda: _settled(product, 1), until="one controller is left")
         assert "LEADER_ELECTION_ENABLED" not in json.dumps(alone)
-        kubectl.create(a_domain("alone", namespace=namespace))
-        _complete(kubectl, "alone", namespace)
+        domains.create("alone")
     finally:
-        installed.upgrade(*_REPLICAS)
-    eventually(lambda: _settled(installed, 2), until="two controllers are there")
-    kubectl.create(a_domain("together", namespace=namespace))
-    _complete(kubectl, "together", namespace)
-
-
-def _complete(kubectl: Kubectl, name: str, namespace: str) -> Manifest:
-    def look() -> Manifest:
-        found = kubectl.get("computedomain", name, namespace=namespace)
-        if not found.get("status", {}).get("conditions"):
-            raise RingError(f"{name} is {json.dumps(found)[-1500:]}")
-        kubectl.get("resourceclaimtemplate", f"{name}-channel", namespace=namespace)
-        kubectl.get("daemonset", daemon_set_name(found["metadata"]["uid"]), namespace=NAMESPACE)
-        return found
-
-    return eventually(look, until=f"ComputeDomain {name} is complete", every_s=0.3)
-
-
-def _controllers(product: Product) -> Sequence[Manifest]:
-    found = product.kubectl.list("pods", f"--namespace={NAMESPACE}", CONTROLLER)
-    return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+        product.upgrade()
+    eventually(lambda: _settled(product, 2), until="two controllers are there")
+    domains.create("together")
 
 
 def _settled(product: Product, count: int) -> Sequence[Manifest]:
@@ -165,88 +102,9 @@ def _settled(product: Product, count: int) -> Sequence[Manifest]:
     return pods
 
 
-def _leader(product: Product) -> Manifest:
-    """The pod that holds the lease."""
-
-    def look() -> Manifest:
-        lease: dict[str, Any] = product.kubectl.get("lease", CONTROLLER_NAME, namespace=NAMESPACE)
-        holder = lease["spec"].get("holderIdentity") or ""
-        for pod in _controllers(product):
-            if holder.startswith(pod["metadata"]["name"]):
-                return pod
-        raise RingError(f"the lease is held by {holder!r}")
-
-    return eventually(look, until="a replica leads")
-
-
-def _none(kubectl: Kubectl, kind: str, label: str) -> bool:
-    left = kubectl.list(kind, "--all-namespaces", label)
-    if left:
-        raise RingError(f"left: {[each['metadata']['name'] for each in left]}")
-    return True
-
-
 def _label_as_plugin_of(product: Product, own: str, *, on: str) -> None:
     product.kubectl(
         "patch", "node", on, '--patch={"metadata": {"labels": {"nvdra.test/x": null}}}',
         "--dry-run=server", f"--as={_PLUGIN_USER}", "--as-group=system:serviceaccounts",
         f"--as-user-extra=authentication.kubernetes.io/node-name={own}",
     )  # fmt: skip
-
-
-@pytest.fixture
-def with_nvlink(installed: Product) -> Iterator[Product]:
-    """Every node has hardware whose NVLinks leave the machine."""
-    names = [node.name for node in installed.cluster.nodes]
-    label = "--overwrite", f"{PROFILE_LABEL}=gb200"
-    installed.kubectl("label", "node", *names, *label)
-    try:
-        installed.restart()
-        yield installed
-    finally:
-        installed.kubectl("label", "node", *names, f"{PROFILE_LABEL}-")
-        installed.restart()
-
-
-def test_pods_of_a_domain_get_their_channel_and_the_domain_its_nodes(
-    with_nvlink: Product, kubectl: Kubectl, namespace: str, domain: Manifest
-) -> None:
-    names = [node.name for node in with_nvlink.cluster.nodes]
-    kubectl.create(*(a_user(f"on-{name}", namespace=namespace, node=name) for name in names))
-    for name in names:
-        kubectl.wait_until_ready(f"on-{name}", namespace=namespace)
-        assert "channel0" in kubectl.logs(f"on-{name}", namespace=namespace)
-
-    def ready() -> bool:
-        nodes = kubectl.get("computedomain", "job", namespace=namespace)["status"]["nodes"]
-        if {node["name"]: node["status"] for node in nodes} != dict.fromkeys(names, "Ready"):
-            raise RingError(f"nodes are {json.dumps(nodes)}")
-        return True
-
-    eventually(ready, until="every node of the domain is Ready")
-    kubectl("delete", "pods", "--all", f"--namespace={namespace}", "--timeout=120s")
-    label = f"--selector={LABEL_COMPUTE_DOMAIN}={domain['metadata']['uid']}"
-    for kind in ("nodes", "pods", "computedomaincliques"):
-        eventually(lambda kind=kind: _none(kubectl, kind, label), until=f"no {kind} are left")  # type: ignore[misc]
-    for pod in (*_controllers(with_nvlink), *with_nvlink.pods()):
-        said = kubectl(
-            "logs", pod["metadata"]["name"], f"--namespace={NAMESPACE}", "--all-containers"
-        )
-        assert _refusals(said) == []
-
-
-def _refusals(log: str) -> list[str]:
-    """What was refused for lack of rights, not because a namespace was being deleted."""
-    refused = [line for line in log.splitlines() if "forbidden" in line.lower()]
-    return [line for line in refused if "being terminated" not in line]
-
-
-def a_user(name: str, *, namespace: str, node: str) -> Manifest:
-    """A pod with a channel of the domain `job`."""
-    command = "ls /dev/nvidia-caps-imex-channels; trap 'exit 0' TERM; sleep 9999 & wait"
-    pod = a_pod(name, "sh", "-c", command, namespace=namespace, node=node)
-    pod["spec"]["containers"][0]["resources"] = {"claims": [{"name": "channel"}]}
-    pod["spec"]["resourceClaims"] = [
-        {"name": "channel", "resourceClaimTemplateName": "job-channel"}
-    ]
-    return pod

@@ -89,10 +89,11 @@ class Product:
         """What the installed release consists of, as YAML."""
         return self._helm("get", "manifest", RELEASE)
 
-    def uninstall(self) -> None:
+    def uninstall(self, *, keep_namespace: bool = False) -> None:
         """`helm uninstall --wait`, and the namespace with it."""
         self._helm("uninstall", RELEASE, "--wait", "--ignore-not-found")
-        self.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait")
+        if not keep_namespace:
+            self.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait")
 
     def _helm(self, *arguments: str, values: Mapping[str, Any] | None = None) -> str:
         where = (f"--namespace={NAMESPACE}", f"--kubeconfig={self.cluster.kubeconfig}")
