@@ -113,6 +113,16 @@ def test_a_driver_with_fewer_libraries_is_taken_once_its_files_rest() -> None:
     installation.check(new, before=OLD)
 
 
+def test_another_thread_that_finds_all_files_meanwhile_disturbs_nobody() -> None:
+    def clock() -> float:
+        installation.check(OLD, before=OLD)
+        return 100.0
+
+    installation = Installation(settled_s=10.0, clock=clock)
+    with pytest.raises(Retryable, match="libnvidia-fbc"):
+        installation.check(files("libcuda.so.2.2", state=1), before=OLD)
+
+
 def test_every_change_of_the_files_starts_the_wait_anew() -> None:
     clock = Clock()
     installation = Installation(settled_s=10.0, clock=clock)

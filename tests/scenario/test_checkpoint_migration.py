@@ -14,10 +14,12 @@ import pytest
 import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from nvdra_nodeagent.checkpoint.conversion import EarlierNode
 from nvdra_nodeagent.checkpoint.migration import Migration, take_over
 from nvdra_nodeagent.claims.journal import Journal, decode
+from nvdra_nodeagent.claims.observer import ClaimObserver
 from nvdra_nodeagent.claims.overlap import Extent, extent_of
 from nvdra_nodeagent.errors import AgentError, Retryable
 from nvdra_nodeagent.inventory.model import Inventory
@@ -52,6 +54,7 @@ from nvdra_testing.claims import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from nvdra_nodeagent.checkpoint.document import ClaimEntry
     from nvdra_nodeagent.claims.record import Record
     from nvdra_nodeagent.claims.service import NodeClaims
 
@@ -439,6 +442,20 @@ async def test_a_driver_that_still_writes_the_file_is_waited_for(node: EarlierNo
     report = await asyncio.to_thread(a_migration(node).run)
     assert report
     assert report.recorded == [UID]
+
+
+async def test_a_migration_that_crashes_does_not_keep_the_agent_from_its_start(
+    node: EarlierNodeFiles,
+) -> None:
+    def make(uid: str, entry: ClaimEntry, node: EarlierNode) -> Record:
+        raise KeyError("unforeseen")
+
+    node.leave(COMPLETED)
+    earlier = EarlierNode(DRIVER, NODE, BOOT)
+    with capture_logs() as lines:
+        await take_over(node.state, node=earlier, observer=ClaimObserver(), make=make)
+    assert [line["event"] for line in lines][-1].endswith("crashed")
+    assert (node.state / "checkpoint.json").exists()
 
 
 def test_a_migration_that_is_killed_anywhere_is_finished_by_the_next(tmp_path: Path) -> None:

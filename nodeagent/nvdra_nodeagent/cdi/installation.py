@@ -40,9 +40,10 @@ class Installation:
         if not missing:
             self._seen = None
             return
-        if self._seen is None or self._seen[0] != found.searched:
-            self._seen = (found.searched, self._clock())
-        if self._clock() - self._seen[1] < self._settled_s:
+        seen = self._seen  # another thread may take it away meanwhile
+        if seen is None or seen[0] != found.searched:
+            seen = self._seen = (found.searched, self._clock())
+        if self._clock() - seen[1] < self._settled_s:
             shown = ", ".join(sorted(missing)[:_SHOWN])
             raise Retryable(
                 "DriverChanging",

@@ -174,6 +174,9 @@ async def take_over(
     except AgentError as error:
         log.error("claims of an earlier driver not taken over", error=str(error))
         return
+    except Exception:  # a node without its driver would be worse; the next start tries again
+        log.exception("taking over claims of an earlier driver crashed")
+        return
     for uid, reason in report.fenced.items() if report else ():
         observer.quarantined(Damage(kind="checkpoint", uid=uid, reason=reason))
     if migration.damage:
@@ -219,5 +222,7 @@ def _wait_for(descriptor: int, path: Path, *, patience_s: float) -> None:
                     hint="stop the earlier driver's plugin on this node",
                 ) from error
             time.sleep(_LOCK_POLL_S)
+        except OSError as error:
+            raise storage_error("lock", path, error) from error
         else:
             return

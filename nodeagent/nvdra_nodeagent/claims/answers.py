@@ -5,19 +5,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from nvdra_nodeagent.errors import AgentError, Retryable
+from nvdra_nodeagent.errors import AgentError, NodeFault, NotYet, Permanent, Retryable
 
 if TYPE_CHECKING:
     from nvdra_nodeagent.claims.model import ClaimRef
     from nvdra_nodeagent.claims.observer import Operation
 
 _DOING: Final = {"prepare": "preparing", "unprepare": "unpreparing"}
+_KINDS: Final[tuple[type[AgentError], ...]] = (Permanent, NotYet, NodeFault, Retryable, AgentError)
+"""By which errors are judged; classes derived from these are made in ways of their own."""
 
 
 def worded(error: AgentError, *, operation: Operation, ref: ClaimRef) -> AgentError:
     """The same error, saying what was done with which claim."""
     message = f"error {_DOING[operation]} devices for claim {ref}: {error.message}"
-    return type(error)(error.reason, message, hint=error.hint)
+    kind = next(kind for kind in _KINDS if isinstance(error, kind))
+    return kind(error.reason, message, hint=error.hint)
 
 
 def unfinished(
