@@ -8,10 +8,13 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from prometheus_client import CollectorRegistry
 
 import nvdra_nodeagent.imex
 from nvdra_api.domains import READY
 from nvdra_api.gates import FeatureGates
+from nvdra_nodeagent.computedomain.daemon_words import DaemonWords
+from nvdra_nodeagent.computedomain.metrics import DomainMetrics
 from nvdra_nodeagent.imex.options import read_options
 from nvdra_operator.domains import status
 from nvdra_operator.metrics import ControllerMetrics
@@ -115,6 +118,16 @@ def _families(found: Iterable[Metric]) -> dict[str, tuple[str, set[str]]]:
 
 
 # The node
+
+
+def test_the_table_of_the_nodes_own_metrics_is_that_of_the_program() -> None:
+    registry = CollectorRegistry()
+    metrics = DomainMetrics(registry)
+    words = DaemonWords(ready={}, domain={}, peers={})
+    metrics.watch_daemons(lambda: {"d": words})
+    rows = rows_under(NODE, "Metrics")
+    written = {code(row["metric"])[0]: (row["type"], set(code(row["labels"]))) for row in rows}
+    assert written == _families(registry.collect())
 
 
 def test_the_gates_of_the_nodes_side_exist_and_have_those_defaults() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from typing import TYPE_CHECKING, Any
 
@@ -51,22 +52,22 @@ def test_the_table_of_profiles_is_that_of_the_simulator() -> None:
 
 
 @pytest.mark.parametrize(
-    ("beginning", "names"),
+    ("page", "beginning", "names"),
     [
-        ("Calls that can fail:", KNOWN_CALLS),
-        ("Resources served:", {kind.plural for kind in BUILT_IN}),
-        ("Programs in every image,", set(PROGRAMS)),
-        ("Commands that are interpreted:", set(COMMANDS)),
+        ("simulator.md", "Calls that can fail:", KNOWN_CALLS),
+        ("embedded-cluster.md", "Resources served:", {kind.plural for kind in BUILT_IN}),
+        ("embedded-cluster.md", "Programs in every image,", set(PROGRAMS)),
+        ("embedded-cluster.md", "Commands that are interpreted:", set(COMMANDS)),
     ],
 )
-def test_lists_of_the_simulator_are_complete(beginning: str, names: set[str]) -> None:
-    assert set(code(paragraph("simulator.md", beginning))) == names
+def test_lists_of_the_simulator_are_complete(page: str, beginning: str, names: set[str]) -> None:
+    assert set(code(paragraph(page, beginning))) == names
 
 
 def test_the_simulators_options_are_all_named(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         nvdra(["simulate", "--help"])
-    shown = {word.strip("[],") for word in capsys.readouterr().out.split() if "--" in word}
+    shown = set(re.findall(r"--[-a-z]+", capsys.readouterr().out))
     rows = rows_under("simulator.md", "The simulator")
     assert {code(row["option"])[0] for row in rows} == shown - {"--help"}
 

@@ -9,11 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-import yaml
 
-from nvdra_operator.domains.plan import includes
-from nvdra_operator.resources import COMPUTE_DOMAINS
-from nvdra_testing.compute_domains import DomainCluster
 from nvdra_testing.documents import ROOT, Block, blocks, text_after
 from nvdra_testing.simulation import simulate
 
@@ -42,14 +38,13 @@ def test_a_manifest_of_the_pages_runs(tmp_path: Path, block: Block) -> None:
 
 
 @pytest.mark.parametrize("block", blocks("yaml domain"), ids=by_place)
-async def test_a_domain_of_the_pages_is_one_by_its_schema(block: Block) -> None:
-    cluster = DomainCluster()
-    await cluster.install()
-    domains = [body for body in yaml.safe_load_all(block.text) if body["kind"] == "ComputeDomain"]
-    assert domains
-    for body in domains:
-        made = await cluster.api.create(COMPUTE_DOMAINS, body, namespace="default")
-        assert includes(made["spec"], body["spec"]), "a field is none of the schema's"
+def test_a_domain_of_the_pages_forms(tmp_path: Path, block: Block) -> None:
+    run = simulate(*block.options, written(block, tmp_path))
+    assert run.status == 0, run.errors
+    for pod in run.pods.values():
+        for container, log in pod["logs"].items():
+            assert "channel0" in log.split()
+            assert [*run.seen(pod["name"], container), ""] == run.allocated(pod["name"])
 
 
 @pytest.mark.parametrize("block", blocks("yaml pending"), ids=by_place)
