@@ -36,6 +36,7 @@ def a_prepared(device: str = "gpu-0", *, name: str = "claim") -> Record:
 
 ONE, TWO = a_prepared("gpu-0", name="one"), a_prepared("gpu-1", name="two")
 UID = ONE.claim.uid
+TOO_DEEP = b'{"version":1,"checksum":"00000000","record":' + 9999 * b"["
 
 
 class Artefacts:
@@ -116,7 +117,9 @@ def test_unchanged_files_are_not_read_again(journal: Journal, tmp_path: Path) ->
     assert ledger.record(UID) is record
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", encode(ONE)[:-9], encode(TWO)])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"\xff\xfe", encode(ONE)[:-9], encode(TWO), TOO_DEEP]
+)
 def test_a_damaged_record_is_moved_aside_alone(
     content: bytes, journal: Journal, tmp_path: Path
 ) -> None:

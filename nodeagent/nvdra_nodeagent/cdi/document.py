@@ -125,7 +125,7 @@ def decode_spec(content: bytes) -> CdiSpec:
     """
     try:
         return _decode(content.removeprefix(_DOCUMENT_START))
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise ValueError(str(error)) from error
 
 

@@ -41,6 +41,9 @@ class Damaged(Exception):
         self.newer = newer
 
 
+_NOT_OURS: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+
 class Seal:
     """Of one kind of files. `field` is what the content is called in them, `version` the newest
     version that can be read."""
@@ -66,7 +69,7 @@ class Seal:
         """:raises Damaged: `data` is not exactly what `close` made."""
         try:
             envelope = self._decode(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except _NOT_OURS as error:
             raise Damaged(f"not in the form of a state file: {error}", data=data) from error
         body: msgspec.Raw = getattr(envelope, self._field)
         if envelope.checksum != _checksum(envelope.version, bytes(body)):
