@@ -129,9 +129,11 @@ def test_unknown_fields_of_newer_programs_are_dropped() -> None:
     assert decode_spec(text) == a_spec()
 
 
+TOO_DEEP = pytest.param(b'{"devices":' + 9999 * b"[", id="too deep")
+
+
 @pytest.mark.parametrize(
-    "content",
-    [b"", b"---\n", b"---\ncdiVersion: 0.5.0\n", b"[]", b"{}", b'{"devices":' + 9999 * b"["],
+    "content", [b"", b"---\n", b"---\ncdiVersion: 0.5.0\n", b"[]", b"{}", TOO_DEEP]
 )
 def test_other_content_is_no_document(content: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):

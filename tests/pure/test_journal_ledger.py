@@ -36,7 +36,9 @@ def a_prepared(device: str = "gpu-0", *, name: str = "claim") -> Record:
 
 ONE, TWO = a_prepared("gpu-0", name="one"), a_prepared("gpu-1", name="two")
 UID = ONE.claim.uid
-TOO_DEEP = b'{"version":1,"checksum":"00000000","record":' + 9999 * b"["
+TOO_DEEP = pytest.param(
+    b'{"version":1,"checksum":"00000000","record":' + 9999 * b"[", id="too deep"
+)
 
 
 class Artefacts:
