@@ -16,6 +16,7 @@ import structlog
 from nvdra_api.names import API_GROUP, API_VERSION_NAME, FINALIZER_COMPUTE_DOMAIN
 from nvdra_kube.errors import ApiError
 from nvdra_kube.http_stack import aiohttp
+from nvdra_operator import __version__
 from nvdra_operator.gate import NotLeading
 from nvdra_operator.kopf_storage import Forgetful, NoDiffBase
 from nvdra_operator.resources import COMPUTE_DOMAINS
@@ -111,7 +112,7 @@ class KopfLifecycle:
         @kopf.on.login(registry=registry)
         async def login(**_: Any) -> Any:
             access = await self._access()
-            sessions.append(_session(access, self._gate))
+            sessions.append(kopf_session(access, self._gate))
             return kopf.AiohttpSession(server=access.url, aiohttp_session=sessions[-1])
 
         @kopf.daemon(*where, registry=registry, id=_KEEP_ID)
@@ -213,7 +214,7 @@ def _settings() -> kopf.OperatorSettings:
     return settings
 
 
-def _session(access: Access, gate: WriteGate) -> aiohttp.ClientSession:
+def kopf_session(access: Access, gate: WriteGate) -> aiohttp.ClientSession:
     """Kopf's way to the API server: our credentials, our gate. Kopf closes it."""
 
     async def authorised(
@@ -226,14 +227,18 @@ def _session(access: Access, gate: WriteGate) -> aiohttp.ClientSession:
             response = await handler(request)
         else:
             what = f"{request.method} {request.url.path}"
-            response = await gate.guard(what, lambda: handler(request))
+            try:
+                response = await gate.guard(what, lambda: handler(request))
+            except NotLeading as error:
+                # An error that Kopf knows: it waits in a line of the log, until it is stopped.
+                raise aiohttp.ClientConnectionError(str(error)) from error
         if response.status == 401:
             access.credentials.refused()
         return response
 
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(ssl=access.tls or True, limit=0),
-        headers={"User-Agent": "nvdra-controller"},
+        headers={"User-Agent": f"nvdra-controller/{__version__} kopf"},
         middlewares=(authorised,),
         read_bufsize=2**21,
     )
