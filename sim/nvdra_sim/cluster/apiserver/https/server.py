@@ -122,6 +122,8 @@ class ApiServer:
             return _refusal(error)
         except web.HTTPException as error:
             return _refusal(refusals.for_status(error.status, error.reason))
+        except ConnectionResetError:
+            raise  # The client went while it was being answered.
         except Exception:
             _log.exception("api call failed", method=request.method, path=request.path)
             return _refusal(refusals.for_status(500, "the API server failed; see its log"))
