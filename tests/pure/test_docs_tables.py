@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 NODE_AGENT = ROOT / "nodeagent" / "nvdra_nodeagent"
+OPERATOR = ROOT / "operator" / "nvdra_operator"
+SIMULATOR = ROOT / "sim" / "nvdra_sim"
 LAYOUT = ROOT / "manifests" / "simulator" / "mig-layout.yaml"
 
 
@@ -179,9 +181,12 @@ def test_the_table_of_config_fields_is_that_of_the_types() -> None:
 # Rooms
 
 
-def test_every_room_of_the_node_agent_stands_in_the_architecture() -> None:
+@pytest.mark.parametrize("package", [NODE_AGENT, OPERATOR, SIMULATOR], ids=lambda path: path.name)
+def test_every_room_stands_in_the_architecture(package: Path) -> None:
     text = (ROOT / "docs" / "architecture.md").read_text()
-    rooms = {path.parent.name for path in NODE_AGENT.glob("*/__init__.py")}
+    text = text.partition(f"\n{package.relative_to(ROOT)}/")[2]
+    rooms = {path.parent.name for path in package.glob("*/__init__.py")}
+    assert rooms
     assert {room for room in rooms if f"\n  {room}/ " not in text} == set()
 
 
