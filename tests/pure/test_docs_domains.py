@@ -15,6 +15,7 @@ from nvdra_api.domains import READY
 from nvdra_api.gates import FeatureGates
 from nvdra_nodeagent.computedomain.daemon_words import DaemonWords
 from nvdra_nodeagent.computedomain.metrics import DomainMetrics
+from nvdra_nodeagent.computedomain.options import DOMAIN_FLAGS
 from nvdra_nodeagent.imex.options import read_options
 from nvdra_operator.domains import status
 from nvdra_operator.metrics import ControllerMetrics
@@ -118,6 +119,14 @@ def _families(found: Iterable[Metric]) -> dict[str, tuple[str, set[str]]]:
 
 
 # The node
+
+
+def test_the_table_of_the_nodes_own_flags_is_that_of_the_program() -> None:
+    rows = {code(row["flag"])[0]: row for row in rows_under(NODE, "Flags")}
+    assert set(rows) == {f"--{flag.name}" for flag in DOMAIN_FLAGS}
+    for flag in DOMAIN_FLAGS:
+        written = code(rows[f"--{flag.name}"]["default"])
+        assert written == ([flag.default] if flag.default else []), flag.name
 
 
 def test_the_table_of_the_nodes_own_metrics_is_that_of_the_program() -> None:

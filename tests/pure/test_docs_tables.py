@@ -13,7 +13,6 @@ from nvdra_api.configs import CONFIG_TYPES
 from nvdra_api.gates import GATES, LOGGING_GATES, FeatureGates
 from nvdra_cli.main import main as nvdra
 from nvdra_nodeagent.claims.observer import Attempt
-from nvdra_nodeagent.computedomain.options import DOMAIN_FLAGS
 from nvdra_nodeagent.errors import Retryable
 from nvdra_nodeagent.inventory.snapshot import take_snapshot
 from nvdra_nodeagent.program.metrics import AgentMetrics
@@ -194,8 +193,3 @@ def test_the_layers_in_the_architecture_are_the_enforced_ones() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
     [layers] = [c["layers"] for c in settings["contracts"] if c["type"] == "layers"]
     assert " > ".join(layers) in (ROOT / "docs" / "architecture.md").read_text()
-
-
-def test_every_flag_of_compute_domains_is_described() -> None:
-    text = (ROOT / "docs" / "compute-domain-agent.md").read_text()
-    assert [flag.name for flag in DOMAIN_FLAGS if f"| `--{flag.name}` |" not in text] == []
