@@ -95,23 +95,20 @@ def product(cluster: RealCluster, say: Callable[[str], None]) -> Iterator[Produc
 
 
 @pytest.fixture(scope="session")
-def with_domains(cluster: RealCluster, say: Callable[[str], None]) -> Iterator[Product]:
+def with_domains(cluster: RealCluster, say: Callable[[str], None]) -> Product:
     """The driver with ComputeDomains and two controllers on four nodes with multi-node NVLink.
 
-    It takes the place of ``product``: tests that use it come last.
+    It takes the place of ``product``, and ends with the cluster: tests that use it come last.
     """
     started = time.monotonic()
     cluster.add_nodes(2)
     load_image(cluster)
     installed = Product(cluster, domain_values())
-    try:
-        installed.uninstall()
-        installed.install()
-        installed.wait_until_ready()
-        say(f"ComputeDomains can be made on four nodes after {time.monotonic() - started:.1f} s")
-        yield installed
-    finally:
-        installed.uninstall()
+    installed.uninstall()
+    installed.install()
+    installed.wait_until_ready()
+    say(f"ComputeDomains can be made on four nodes after {time.monotonic() - started:.1f} s")
+    return installed
 
 
 @pytest.fixture

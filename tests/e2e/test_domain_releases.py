@@ -34,7 +34,7 @@ def test_an_update_changes_idle_domains_and_leaves_running_ones_as_they_are(
         domains.product.upgrade(
             "--set=image.tag=second", "--set=featureGates.ComputeDomainCliques=false"
         )
-        assert not plugins & {pod["metadata"]["uid"] for pod in domains.product.pods()}
+        eventually(lambda: _are_gone(domains.product, plugins), until="the old plugins are gone")
         eventually(lambda: _has_image(domains, idle, "second"), until="the idle domain is updated")
         domains.wait_for_nodes("job", names[:2])
         assert _running(domains, job) == before
@@ -82,6 +82,10 @@ def test_domains_outlive_an_uninstalled_chart_also_those_of_an_earlier_driver(
     domains.delete("job", "older")
     for domain in (job, older.body):
         domains.wait_until_nothing_is_left(domain)
+
+
+def _are_gone(product: Product, plugins: set[str]) -> bool:
+    return not plugins & {pod["metadata"]["uid"] for pod in product.pods()}
 
 
 def _scale_controllers(product: Product, replicas: int) -> None:

@@ -190,6 +190,33 @@ def test_an_invalid_domain_is_refused_with_the_field(
         kubectl.create(domain)
 
 
+def test_a_claim_template_of_somebody_else_is_told_and_left_alone(domains: Domains) -> None:
+    foreign = {
+        "apiVersion": "resource.k8s.io/v1",
+        "kind": "ResourceClaimTemplate",
+        "metadata": {"name": "job-channel", "namespace": domains.namespace},
+        "spec": {"spec": {}},
+    }
+    domains.kubectl.create(foreign, a_domain("job", namespace=domains.namespace))
+
+    told = domains.wait_for_reason("job", "ClaimTemplateConflict")
+    domains.delete("job")
+
+    assert f"{domains.namespace}/job-channel" in told["message"]
+    domains.kubectl.get("resourceclaimtemplate", "job-channel", namespace=domains.namespace)
+
+
+def test_what_the_api_server_refuses_is_told_with_its_words(domains: Domains) -> None:
+    domain = a_domain("job", namespace=domains.namespace)
+    domain["spec"]["channel"]["resourceClaimTemplate"]["name"] = "Not_A_Name"
+    domains.kubectl.create(domain)
+
+    told = domains.wait_for_reason("job", "ObjectsNotWritten")
+
+    assert "Not_A_Name" in told["message"]
+    assert "RFC 1123" in told["message"]
+
+
 def test_the_spec_of_a_domain_cannot_be_changed(domains: Domains, kubectl: Kubectl) -> None:
     domains.create("job")
     with pytest.raises(CommandFailed, match="spec is immutable"):
@@ -216,5 +243,4 @@ def test_an_unknown_field_of_a_claim_is_told_to_its_pod_within_seconds(
 
     said = eventually(told, until="the pod has an event about it", every_s=0.2)
     say(f"told after {time.monotonic() - started:.1f} s: {said}")
-    assert "correct the config" in said
-    assert "InvalidConfig" in said
+    assert "correct the config in the ResourceClaim, its template" in said
