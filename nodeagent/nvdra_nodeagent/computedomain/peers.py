@@ -126,7 +126,7 @@ class PeerWatch:
                 self._turned_s = asyncio.get_running_loop().time()
 
     async def _bring(self) -> None:
-        for body in self._informer.items.values():
+        for body in tuple(self._informer.items.values()):  # the informer goes on meanwhile
             if self._step.members == "clique" or body["metadata"]["uid"] == self._step.domain:
                 await asyncio.to_thread(partial(self._file.bring, body))
 
