@@ -22,24 +22,13 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 
-class ClaimFiles:
-    """The builder and the store as one. Calls block and may raise `AgentError`."""
+class StoredFiles:
+    """The builder and the store as one, as far as all drivers' files of claims are alike. Calls
+    block and may raise `AgentError`."""
 
     def __init__(self, builder: CdiBuilder, store: CdiStore) -> None:
         self._builder = builder
         self._store = store
-
-    def device_id(self, claim_uid: str, device_name: str) -> str:
-        """The qualified id of a claim's device."""
-        return cdi_device_id(claim_uid, device_name)
-
-    def write(self, claim_uid: str, devices: Sequence[Device]) -> None:
-        """One build and one durable write."""
-        self._store.write(claim_uid, self._build(claim_uid, devices))
-
-    def is_current(self, claim_uid: str, devices: Sequence[Device]) -> bool:
-        """Whether the file is what `write` would write now: drivers are replaced under claims."""
-        return self._store.holds(claim_uid, self._build(claim_uid, devices))
 
     def basis(self) -> str:
         """Another one when files that are written now would differ from those written before."""
@@ -64,6 +53,22 @@ class ClaimFiles:
     def find_temporaries(self, *, older_than_s: float) -> list[Path]:
         """What writers left when they died."""
         return self._store.find_temporaries(older_than_s=older_than_s)
+
+
+class ClaimFiles(StoredFiles):
+    """The files of claims for GPUs."""
+
+    def device_id(self, claim_uid: str, device_name: str) -> str:
+        """The qualified id of a claim's device."""
+        return cdi_device_id(claim_uid, device_name)
+
+    def write(self, claim_uid: str, devices: Sequence[Device]) -> None:
+        """One build and one durable write."""
+        self._store.write(claim_uid, self._build(claim_uid, devices))
+
+    def is_current(self, claim_uid: str, devices: Sequence[Device]) -> bool:
+        """Whether the file is what `write` would write now: drivers are replaced under claims."""
+        return self._store.holds(claim_uid, self._build(claim_uid, devices))
 
     def _build(self, claim_uid: str, devices: Sequence[Device]) -> CdiSpec:
         named = [

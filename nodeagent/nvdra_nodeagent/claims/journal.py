@@ -23,6 +23,7 @@ from nvdra_nodeagent.claims.seal import (
     Seal,
     read_plain,
     read_sealed,
+    set_aside,
 )
 from nvdra_nodeagent.durable import (
     make_room,
@@ -124,29 +125,14 @@ class Journal:
 
     def set_aside(self, uid: str, reason: str) -> None:
         """Move the claim's file to the quarantine; it stays a claim that is not unknown."""
-        try:
-            self.quarantine_directory.mkdir(parents=True, exist_ok=True)
-            self._say_why(uid, reason)
-            target = self._quarantined_path(uid)
-            with contextlib.suppress(FileNotFoundError):  # the other agent was quicker
-                self._path(uid).lstat()
-                make_room(target)
-                self._path(uid).replace(target)
-        except OSError as error:
-            raise NodeFault(
-                "StorageUnwritable",
-                f"cannot move the damaged {self._path(uid)} to {self.quarantine_directory}: "
-                f"{error.strerror or error}",
-                hint="move the file away by hand",
-            ) from error
+        self._say_why(uid, reason)
+        set_aside(self._path(uid), self._quarantined_path(uid))
 
     def fence_off(self, fence: Fence) -> None:
         """Durable on return: the claim may hold these devices, and has no record that says more.
 
         :raises Retryable: it could not be written.
         """
-        with contextlib.suppress(OSError):  # writing the fence tells
-            self.quarantine_directory.mkdir(parents=True, exist_ok=True)
         self._say_why(fence.uid, fence.reason)
         write_durably(self._quarantined_path(fence.uid), _fence_note(fence), mode=0o600)
 
@@ -181,6 +167,7 @@ class Journal:
         """For people; that it cannot be written changes nothing."""
         path = self._quarantined_path(uid).with_suffix(REASON_SUFFIX)
         with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(f"{reason}\n", encoding="utf-8")
 
     def _quarantined_path(self, uid: str) -> Path:

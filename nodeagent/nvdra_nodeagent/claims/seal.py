@@ -5,6 +5,7 @@ The outer form never changes, so that every version of the agent can tell newer 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
-from nvdra_nodeagent.durable import storage_error
+from nvdra_nodeagent.durable import make_room, storage_error
+from nvdra_nodeagent.errors import NodeFault
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,6 +113,25 @@ def read_plain(path: Path) -> bytes:
         if status.st_size > _LARGEST:
             raise OSError(errno.EFBIG, f"{status.st_size} bytes are too many for a state file")
         return file.readall() or b""
+
+
+def set_aside(path: Path, target: Path) -> None:
+    """Move a damaged file, or what is in its place, to `target`; nothing there is success.
+
+    :raises NodeFault: it stays where it is.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # the other agent was quicker
+            path.lstat()
+            make_room(target)
+            path.replace(target)
+    except OSError as error:
+        raise NodeFault(
+            "StorageUnwritable",
+            f"cannot move the damaged {path} to {target.parent}: {error.strerror or error}",
+            hint="move the file away by hand",
+        ) from error
 
 
 def _checksum(version: int, body: bytes) -> str:

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 import msgspec
 import structlog
 
-from nvdra_nodeagent.claims.seal import REASON_SUFFIX, SUFFIX, Seal, read_sealed
+from nvdra_nodeagent.claims.seal import REASON_SUFFIX, SUFFIX, Seal, read_sealed, set_aside
 from nvdra_nodeagent.durable import (
     make_room,
     remove_with_temporaries,
     storage_error,
     write_durably,
 )
-from nvdra_nodeagent.errors import NodeFault
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,20 +77,7 @@ class SealedFiles(Generic[ContentT]):
     def set_aside(self, name: str, reason: str) -> None:
         """Move the damaged file to the quarantine, with its reason beside it."""
         log.error("state file unusable", file=str(self._path(name)), reason=reason)
-        target = self._set_aside_path(name)
-        try:
-            self._quarantine.mkdir(parents=True, exist_ok=True)
-            with contextlib.suppress(FileNotFoundError):  # the other agent was quicker
-                self._path(name).lstat()
-                make_room(target)
-                self._path(name).replace(target)
-        except OSError as error:
-            raise NodeFault(
-                "StorageUnwritable",
-                f"cannot move the damaged {self._path(name)} to {self._quarantine}: "
-                f"{error.strerror or error}",
-                hint="move the file away by hand",
-            ) from error
+        set_aside(self._path(name), self._set_aside_path(name))
         with contextlib.suppress(OSError):  # for people only
             self._reason_path(name).write_text(f"{reason}\n", encoding="utf-8")
 

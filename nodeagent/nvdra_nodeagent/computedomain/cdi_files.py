@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import structlog
-
 from nvdra_nodeagent.cdi.builder import edits_of_nodes
+from nvdra_nodeagent.cdi.claim_files import StoredFiles
 from nvdra_nodeagent.cdi.document import (
     NO_EDITS,
     CdiSpec,
@@ -18,12 +17,10 @@ from nvdra_nodeagent.cdi.document import (
 )
 from nvdra_nodeagent.cdi.names import DOMAIN_CLAIM_KIND, cdi_device_id, cdi_device_name
 from nvdra_nodeagent.computedomain.directories import IN_CONTAINER
-from nvdra_nodeagent.errors import Retryable
 from nvdra_nodeagent.steps.domain_cdi import ChannelCdiStep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from nvdra_nodeagent.cdi.builder import CdiBuilder
     from nvdra_nodeagent.cdi.store import CdiStore
@@ -32,12 +29,10 @@ if TYPE_CHECKING:
     from nvdra_nodeagent.inventory.model import Device, Gpu
     from nvdra_nodeagent.steps.domain_cdi import DaemonCdiStep, DomainCdiStep
 
-log = structlog.get_logger(__name__)
-
 _MOUNT_OPTIONS = ("rw", "nosuid", "nodev", "bind")
 
 
-class DomainCdiFiles:
+class DomainCdiFiles(StoredFiles):
     """The `DomainCdi` and the `CdiFiles` of steps. Calls block."""
 
     def __init__(
@@ -49,8 +44,7 @@ class DomainCdiFiles:
         directories: DomainDirectories,
         gpus: Callable[[], Sequence[Gpu]],
     ) -> None:
-        self._store = store
-        self._builder = builder
+        super().__init__(builder, store)
         self._nodes = nodes
         self._directories = directories
         self._gpus = gpus
@@ -67,10 +61,6 @@ class DomainCdiFiles:
         """Also untrue when the driver's files have changed under a daemon."""
         return self._store.holds(step.claim_uid, self._spec(step))
 
-    def remove(self, claim_uid: str) -> bool:
-        """Remove the claim's file; False when there was none."""
-        return self._store.remove(claim_uid)
-
     def write(self, claim_uid: str, devices: Sequence[Device]) -> None:
         """Never planned: GPUs are the other driver's."""
         raise AssertionError(f"claim {claim_uid} has no GPUs here")
@@ -78,26 +68,6 @@ class DomainCdiFiles:
     def is_current(self, claim_uid: str, devices: Sequence[Device]) -> bool:
         """As `write`."""
         raise AssertionError(f"claim {claim_uid} has no GPUs here")
-
-    def basis(self) -> str:
-        """Another one when daemons' files would be written differently now."""
-        return self._builder.basis()
-
-    def claim_uids(self) -> list[str]:
-        """The claims that have a file."""
-        return self._store.claim_uids()
-
-    def device_names(self, claim_uid: str) -> list[str]:
-        """The devices in a claim's file; none if it cannot be read."""
-        try:
-            return self._store.device_names(claim_uid)
-        except Retryable as error:
-            log.warning("CDI file not readable", claim=claim_uid, error=str(error))
-            return []
-
-    def find_temporaries(self, *, older_than_s: float) -> list[Path]:
-        """What writers left when they died."""
-        return self._store.find_temporaries(older_than_s=older_than_s)
 
     def _spec(self, step: DomainCdiStep) -> CdiSpec:
         if isinstance(step, ChannelCdiStep):
