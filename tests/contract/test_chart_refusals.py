@@ -179,9 +179,19 @@ def test_values_of_parts_that_are_not_there_yet_change_nothing(values: dict[str,
     assert changed == plain
 
 
-def test_the_notes_tell_of_the_older_name() -> None:
-    notes = run_helm(
+def notes(**values: Any) -> str:
+    """What Helm says after an installation."""
+    return run_helm(
         "install", "x", str(CHART), "--dry-run=client", "--namespace", "n",
-        values={"gpuResourcesEnabledOverride": True, "nvidiaCtkPath": "/usr/bin/nvidia-ctk"},
+        values={"gpuResourcesEnabledOverride": True, **values},
     )  # fmt: skip
-    assert "DEPRECATED: value nvidiaCtkPath" in notes
+
+
+def test_the_notes_tell_of_the_older_name() -> None:
+    assert "DEPRECATED: value nvidiaCtkPath" in notes(nvidiaCtkPath="/usr/bin/nvidia-ctk")
+
+
+def test_the_notes_tell_what_to_delete_before_the_chart_is_uninstalled() -> None:
+    command = "kubectl delete computedomains --all --all-namespaces"
+    assert command in notes()
+    assert command not in notes(resources={"computeDomains": {"enabled": False}})
