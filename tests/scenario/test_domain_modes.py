@@ -53,8 +53,11 @@ async def devices(node: DomainNode) -> list[str]:
     return [each["name"] for each in body["spec"]["devices"]]
 
 
-@pytest.mark.parametrize(("gates", "mode"), [(NO_CLIQUES, "dns"), (BY_ADDRESS, "ip")])
-async def test_without_cliques_peers_come_from_the_status_of_the_domain(
+@pytest.mark.parametrize(
+    ("gates", "mode"),
+    [(NO_CLIQUES, "dns"), (BY_ADDRESS, "ip"), ("IMEXDaemonsWithDNSNames=false", "ip")],
+)
+async def test_by_address_or_without_cliques_peers_come_from_the_status_of_the_domain(
     node: DomainNode, gates: str, mode: str
 ) -> None:
     it, settings = node.it, some_settings(gates=FeatureGates.parse(gates))
@@ -72,7 +75,7 @@ async def test_without_cliques_peers_come_from_the_status_of_the_domain(
         await until(lambda: node.peers(uid).get("total") == 3)
         node.say(uid)
         assert only(await waiting).cdi_ids
-        assert await it.cliques() == []
+        assert bool(await it.cliques()) is (NO_CLIQUES not in gates)
     peers = node.peers(uid)
     assert [(each["node"], each["ip"]) for each in peers["peers"]] == [
         ("node-1", "10.0.0.1"),

@@ -73,8 +73,7 @@ REASONS: Final = (
         Actor.NODE,
         "The NVIDIA driver of a node in an NVLink fabric is older than 570.158.01, and its "
         "`nvidia-imex` cannot find other nodes by name.",
-        "Update the driver, or set `featureGates.IMEXDaemonsWithDNSNames=false` and "
-        "`featureGates.ComputeDomainCliques=false`.",
+        "Update the driver, or set `featureGates.IMEXDaemonsWithDNSNames=false`.",
     ),
     Reason(
         "HostImexMissing",

@@ -26,6 +26,7 @@ from nvdra_nodeagent.claims.record import Record, StepEntry
 from nvdra_nodeagent.claims.tombstones import Tombstone, Tombstones
 from nvdra_nodeagent.errors import AgentError, NotYet, Permanent, Retryable
 from nvdra_nodeagent.steps.cdi import CdiDevice, CdiStep
+from nvdra_nodeagent.steps.registry import kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -200,21 +201,19 @@ class Executor:
 
     def _complete(self, record: Record, study: Study) -> None:
         try:
-            self._mend(record)
+            self._mend(record, tell=log.info)
         except NotYet:
             self._plan(study, is_known=True)  # says so when waiting has become pointless
             raise
 
-    def _mend(self, record: Record) -> int:
-        """Apply again what does not hold any more; how many steps that were."""
+    def _mend(self, record: Record, *, tell: Callable[..., object] = log.warning) -> int:
+        """Apply again what does not hold (any more, or yet); how many steps that were."""
         mended = 0
         for index, entry in enumerate(record.steps):
             if not self._handlers.handler(entry.step).holds(entry.step, entry.result):
                 record = self._apply(record, index)
                 mended += 1
-                log.warning(
-                    "step applied again", claim=record.claim.uid, step=type(entry.step).__name__
-                )
+                tell("step applied again", claim=record.claim.uid, step=kind_of(type(entry.step)))
         return mended
 
     def _plan(self, study: Study, *, is_known: bool) -> Plan:

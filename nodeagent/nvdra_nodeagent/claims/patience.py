@@ -99,7 +99,8 @@ class Patience:
                 self._failures[claim.uid] = error
                 on_failure(error)
                 if str(error) != told:
-                    log.warning("attempt failed, will retry", claim=claim.uid, error=str(error))
+                    tell = log.info if waits else log.warning  # waiting is nobody's fault
+                    tell("attempt failed, will retry", claim=claim.uid, error=str(error))
                     told = str(error)
                 await _first_of(news, wait_s=wait_s)
                 if self._is_over:

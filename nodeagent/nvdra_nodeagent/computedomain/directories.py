@@ -23,6 +23,7 @@ from nvdra_nodeagent.durable import (
     storage_error,
     write_durably,
 )
+from nvdra_nodeagent.errors import AgentError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -111,7 +112,12 @@ class DomainDirectories:
         directory = self.path(step.domain)
         if self._read(directory / SETTINGS).get("claimUID") != step.claim_uid:
             return False
-        write_durably(directory / PEERS, msgspec.json.encode(document) + b"\n")
+        try:
+            write_durably(directory / PEERS, msgspec.json.encode(document) + b"\n")
+        except AgentError:
+            if directory.exists():
+                raise
+            return False  # vacated just now
         return True
 
     def sweep(self, keep: Collection[str], *, older_than_s: float) -> list[str]:

@@ -23,8 +23,7 @@ def check_names_possible(version: str) -> None:
             "DriverTooOld",
             f"NVIDIA driver {version} cannot find the nodes of a ComputeDomain by name: that takes "
             f"{LEAST_FOR_NAMES} or later",
-            hint="update the driver, or set featureGates.IMEXDaemonsWithDNSNames=false and "
-            "featureGates.ComputeDomainCliques=false",
+            hint="update the driver, or set featureGates.IMEXDaemonsWithDNSNames=false",
         )
 
 

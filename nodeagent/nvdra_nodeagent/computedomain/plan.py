@@ -152,7 +152,8 @@ class DomainPlanner:
             mode="dns" if uses_names else "ip",
             suffix=suffix_of(domain) if pod.protocol else "",
             protocol=pod.protocol,
-            members="clique" if gates[_CLIQUES_GATE] else "status",
+            # By address, nodes of all cliques are counted before a daemon starts.
+            members="clique" if gates[_CLIQUES_GATE] and uses_names else "status",
         )
         return directory, daemon_cdi(directory, boot_id=rules.boot_id)
 
