@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import nvdra_nodeagent
+from nvdra_testing.imex import a_domain, until
 
 ALLOWED_ROOMS = {"nvdra_nodeagent", "nvdra_nodeagent.imex"}
 COSTLY = {"asyncio", "dataclasses", "subprocess", "threading", "http", "pathlib", "argparse"}
@@ -40,3 +41,13 @@ def test_the_daemon_loads_no_other_room_of_the_node_agent() -> None:
 
 def test_the_daemon_leaves_out_what_costs_memory() -> None:
     assert not {name.partition(".")[0] for name in loaded()} & COSTLY
+
+
+def test_a_ready_daemon_needs_no_more_than_16_mib(tmp_path: Path) -> None:
+    with a_domain(tmp_path) as domain:
+        (box, _) = domain.formed(2)
+        until(lambda: box.read("domain.json").get("state") == "UP")
+        assert box.process
+        status = Path(f"/proc/{box.process.pid}/status").read_text()
+    sizes = dict(line.split(":", 1) for line in status.splitlines())
+    assert int(sizes["VmHWM"].split()[0]) <= 16 * 1024

@@ -282,3 +282,15 @@ def test_it_checks_itself_from_the_command_line(box: DaemonBox) -> None:
     box.start()
     until(box.is_ready)
     assert check() == (0, "Ready\n")
+
+
+def test_one_that_does_not_become_ready_tells_how_the_others_are(box: DaemonBox) -> None:
+    box.settings()
+    box.peers({0: box.address, 1: "127.0.0.99"}, own=0)
+    box.faults(never_ready=True)
+    box.start()
+    nodes = until(lambda: box.read("domain.json").get("nodes"))
+    assert box.reason() == "ImexNotReady"
+    assert box.read("domain.json")["state"] == "DOWN"
+    (other,) = (node for node in nodes if node["index"] == 1)
+    assert other["state"] != "READY"
