@@ -57,8 +57,7 @@ async def test_a_device_node_taken_out_of_the_cdi_file_is_gone_from_the_log(
     tmp_path: Path,
 ) -> None:
     node = await a_node(tmp_path)
-    async with node.running() as agent:
-        await agent.publisher.wait_published()
+    async with node.publishing():
         ref = await node.claim("gpu-0", "gpu-5")
         entry = (await node.prepare(ref))["claim"]
     ids = [cdi_id for device in entry.devices for cdi_id in device.cdi_device_ids]
@@ -74,8 +73,7 @@ async def test_a_device_node_taken_out_of_the_cdi_file_is_gone_from_the_log(
 
 async def test_a_container_with_one_device_of_a_claim_sees_no_other(tmp_path: Path) -> None:
     node = await a_node(tmp_path)
-    async with node.running() as agent:
-        await agent.publisher.wait_published()
+    async with node.publishing():
         ref = await node.claim("gpu-1", "gpu-2")
         entry = (await node.prepare(ref))["claim"]
     log = await run(node, *entry.devices[1].cdi_device_ids)

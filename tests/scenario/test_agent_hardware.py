@@ -61,8 +61,7 @@ async def test_slices_follow_a_gpu_that_goes_and_comes(tmp_path: Path) -> None:
 
 async def test_slices_follow_a_mig_layout(tmp_path: Path) -> None:
     node = await a_node(tmp_path)
-    async with node.running() as agent:
-        await agent.publisher.wait_published()
+    async with node.publishing():
         node.hardware.set_mig_mode(0, enabled=True)
         node.hardware.create_mig(0, "3g.40gb", start=0)
         async with asyncio.timeout(20.0):
@@ -75,8 +74,7 @@ async def test_a_driver_may_come_after_the_agent(tmp_path: Path) -> None:
     node = await a_node(tmp_path)
     node.hardware.driver.unload()
     node.hardware.driver.uninstall()
-    async with node.running() as agent:
-        await agent.publisher.wait_published()
+    async with node.publishing() as agent:
         assert await node.devices() == []
         assert agent.keeper.current.defects
         node.hardware.driver.install(NEWER)
@@ -91,10 +89,8 @@ async def test_a_held_gpu_that_is_lost_stays_with_a_taint_until_its_claim_is_gon
     tmp_path: Path,
 ) -> None:
     node = await a_node(tmp_path)
-    async with node.running() as agent:
-        await agent.publisher.wait_published()
-        ref = await node.claim("gpu-2")
-        await node.prepare(ref)
+    async with node.publishing():
+        ref = await node.prepared("gpu-2")
         node.hardware.remove(2)
         node.hardware.remove(5)
         await published(node, minors=set(range(8)) - {5})
@@ -108,9 +104,8 @@ async def test_a_held_gpu_that_is_lost_stays_with_a_taint_until_its_claim_is_gon
 
 async def test_a_lost_gpu_that_is_back_has_no_taint(tmp_path: Path) -> None:
     node = await a_node(tmp_path)
-    async with node.running() as agent:
-        await agent.publisher.wait_published()
-        await node.prepare(await node.claim("gpu-2"))
+    async with node.publishing():
+        await node.prepared("gpu-2")
         node.hardware.lose(2)
         async with asyncio.timeout(20.0):
             while (await taints(node)).get("gpu-2") != LOST:
@@ -122,10 +117,8 @@ async def test_a_lost_gpu_that_is_back_has_no_taint(tmp_path: Path) -> None:
 
 async def test_an_agent_that_starts_after_the_loss_publishes_the_held_gpu(tmp_path: Path) -> None:
     node = await a_node(tmp_path)
-    async with node.running() as agent:
-        await agent.publisher.wait_published()
-        ref = await node.claim("gpu-2")
-        await node.prepare(ref)
+    async with node.publishing() as agent:
+        ref = await node.prepared("gpu-2")
     node.hardware.remove(2)
     async with node.running() as agent:
         await until(lambda: agent.keeper.is_known)
@@ -139,9 +132,8 @@ async def test_a_server_that_drops_taints_sees_no_device_that_is_not_there(tmp_p
     node = await a_node(tmp_path)
     fault = Fault(resource=RESOURCE_SLICES.plural, drop_fields=("spec.devices.taints",))
     node.store.faults.add(fault)
-    async with node.running() as agent:
-        await agent.publisher.wait_published()
-        await node.prepare(await node.claim("gpu-2"))
+    async with node.publishing() as agent:
+        await node.prepared("gpu-2")
         node.hardware.remove(2)
         await published(node, minors=set(range(8)) - {2})
         await agent.publisher.wait_published()
@@ -150,10 +142,8 @@ async def test_a_server_that_drops_taints_sees_no_device_that_is_not_there(tmp_p
 
 async def test_a_driver_upgraded_under_a_claim_is_what_its_cdi_file_names(tmp_path: Path) -> None:
     node = await a_node(tmp_path)
-    async with node.running() as agent:
-        await agent.publisher.wait_published()
-        ref = await node.claim("gpu-2")
-        await node.prepare(ref)
+    async with node.publishing():
+        ref = await node.prepared("gpu-2")
         path = a_cdi_file(node)
         before = path.read_bytes()
         node.hardware.driver.upgrade(NEWER)
@@ -168,9 +158,8 @@ async def test_a_driver_that_is_half_there_leaves_the_old_cdi_file_until_it_is_w
     tmp_path: Path,
 ) -> None:
     node = await a_node(tmp_path)
-    async with node.running() as agent:
-        await agent.publisher.wait_published()
-        await node.prepare(await node.claim("gpu-2"))
+    async with node.publishing() as agent:
+        await node.prepared("gpu-2")
         path = a_cdi_file(node)
         before = path.read_bytes()
         driver = node.hardware.driver
@@ -190,9 +179,8 @@ async def test_a_driver_that_is_half_there_leaves_the_old_cdi_file_until_it_is_w
 
 async def test_a_cdi_file_is_looked_at_once_the_agent_has_started(tmp_path: Path) -> None:
     node = await a_node(tmp_path)
-    async with node.running() as agent:
-        await agent.publisher.wait_published()
-        await node.prepare(await node.claim("gpu-2"))
+    async with node.publishing():
+        await node.prepared("gpu-2")
     path = a_cdi_file(node)
     before = path.read_bytes()
     path.write_bytes(before.replace(b"nvidia2", b"nvidia7"))
@@ -202,8 +190,7 @@ async def test_a_cdi_file_is_looked_at_once_the_agent_has_started(tmp_path: Path
 
 async def test_a_driver_call_that_hangs_holds_up_no_claim(tmp_path: Path) -> None:
     node = await a_node(tmp_path)
-    async with node.running() as agent:
-        await agent.publisher.wait_published()
+    async with node.publishing() as agent:
         node.hardware.inject("device_count", hang=True)
         agent.keeper.suspect("a test")
         await until(lambda: agent.keeper.age_s > 1.0)
@@ -217,8 +204,7 @@ async def test_a_driver_call_that_hangs_holds_up_no_claim(tmp_path: Path) -> Non
 async def test_a_claim_that_meets_a_change_first_leads_to_a_look(tmp_path: Path) -> None:
     node = await a_node(tmp_path)
     deaf = replace(node.hardware.machine, announcers=())
-    async with node.running(machine=deaf) as agent:
-        await agent.publisher.wait_published()
+    async with node.publishing(machine=deaf):
         node.hardware.remove(2)
         assert "/dev/nvidia2" in (await node.prepare(await node.claim("gpu-2")))["claim"].error
         await published(node, minors=set(range(8)) - {2})
@@ -227,8 +213,7 @@ async def test_a_claim_that_meets_a_change_first_leads_to_a_look(tmp_path: Path)
 async def test_every_claim_is_verified_in_one_pass(tmp_path: Path) -> None:
     count = 8
     node = await a_node(tmp_path)
-    async with node.running() as agent:
-        await agent.publisher.wait_published()
+    async with node.publishing() as agent:
         for minor in range(count):
             await node.prepare(await node.claim(f"gpu-{minor}", name=f"claim-{minor}"))
         for path in node.cdi_root.glob("*.yaml"):

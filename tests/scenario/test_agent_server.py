@@ -52,8 +52,7 @@ async def test_an_agent_that_is_up_before_the_api_server_waits_for_it(
 ) -> None:
     node = await a_node(tmp_path)
     node.api = EvasiveApi(node.store, error, error)
-    async with node.running() as agent:
-        await agent.publisher.wait_published()
+    async with node.publishing():
         assert len(await node.devices()) == 8
 
 
@@ -63,8 +62,7 @@ async def test_a_stopping_agent_answers_with_the_cause_instead_of_trying_again(
     node = await a_node(tmp_path)
     node.api = api = ClaimlessApi(node.store)
     ref = await node.claim("gpu-0")
-    async with node.running(retry_budget_s=3600) as agent:
-        await agent.publisher.wait_published()
+    async with node.publishing(retry_budget_s=3600):
         call = asyncio.create_task(node.prepare(ref))
         await until(lambda: api.refusals)
     assert "etcd is away" in (await call)["claim"].error
@@ -85,6 +83,5 @@ async def test_a_server_without_a_version_gets_slices_in_the_plain_form(
 ) -> None:
     node = await a_node(tmp_path)
     node.api = EvasiveApi(node.store, answer)
-    async with node.running(gates="DRAListTypeAttributes=true") as agent:
-        await agent.publisher.wait_published()
+    async with node.publishing(gates="DRAListTypeAttributes=true"):
         assert len(await node.devices()) == 8

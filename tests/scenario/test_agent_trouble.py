@@ -38,8 +38,7 @@ async def test_a_gpu_that_fails_a_query_leaves_the_others_in_service(
 ) -> None:
     node = await a_node(tmp_path)
     node.hardware.inject(call=query, code=999, gpu=2)
-    async with node.running() as agent:
-        await agent.publisher.wait_published()
+    async with node.publishing():
         assert {f"gpu-{n}" for n in range(8) if n != 2} <= set(await node.devices())
         assert await prepared(node, "gpu-0") == ""
 
@@ -47,8 +46,7 @@ async def test_a_gpu_that_fails_a_query_leaves_the_others_in_service(
 async def test_a_gpu_that_answers_again_comes_back_without_a_restart(tmp_path: Path) -> None:
     node = await a_node(tmp_path)
     node.hardware.inject(call="uuid", code=999, gpu=2)
-    async with node.running() as agent:
-        await agent.publisher.wait_published()
+    async with node.publishing() as agent:
         assert "gpu-2" not in await node.devices()
         node.hardware.heal()
         await agent.keeper.refresh()  # may be a look that had begun before
@@ -81,8 +79,7 @@ async def test_without_a_hook_a_prepare_names_the_missing_path(tmp_path: Path) -
     node = await a_node(tmp_path)
     hook = HostHook("/nowhere/nvidia-cdi-hook", host_root=tmp_path)
     machine = replace(node.hardware.machine, cdi_hook=hook)
-    async with node.running(machine=machine) as agent:
-        await agent.publisher.wait_published()
+    async with node.publishing(machine=machine):
         error = await prepared(node, "gpu-0")
     assert "/nowhere/nvidia-cdi-hook" in error
     assert "error preparing devices" in error
@@ -91,8 +88,7 @@ async def test_without_a_hook_a_prepare_names_the_missing_path(tmp_path: Path) -
 async def test_a_missing_device_node_is_named_and_other_gpus_go_on(tmp_path: Path) -> None:
     node = await a_node(tmp_path)
     (tmp_path / "machine" / "driver-root" / "dev" / "nvidia1").unlink()
-    async with node.running() as agent:
-        await agent.publisher.wait_published()
+    async with node.publishing():
         assert "/dev/nvidia1" in await prepared(node, "gpu-1")
         assert await prepared(node, "gpu-0") == ""
 
@@ -100,8 +96,7 @@ async def test_a_missing_device_node_is_named_and_other_gpus_go_on(tmp_path: Pat
 async def test_a_node_without_gpus_publishes_an_empty_pool(tmp_path: Path) -> None:
     node = await a_node(tmp_path)
     node.hardware.inject(call="device", code=15)
-    async with node.running() as agent:
-        await agent.publisher.wait_published()
+    async with node.publishing():
         assert await node.devices() == []
         assert "gpu-0" in await prepared(node, "gpu-0")
 
@@ -111,15 +106,13 @@ async def test_a_socket_left_over_is_replaced(tmp_path: Path) -> None:
     node.plugin_dir.mkdir()
     for path in (node.plugin_dir / "dra.sock", tmp_path / "registry" / "gpu.nvidia.com-reg.sock"):
         os.mknod(path, 0o140600)
-    async with node.running() as agent:
-        await agent.publisher.wait_published()
+    async with node.publishing():
         assert await prepared(node, "gpu-0") == ""
 
 
 async def test_a_cdi_directory_that_went_away_is_made_again(tmp_path: Path) -> None:
     node = await a_node(tmp_path)
-    async with node.running() as agent:
-        await agent.publisher.wait_published()
+    async with node.publishing():
         node.cdi_root.rmdir()
         assert await prepared(node, "gpu-0") == ""
 
@@ -129,8 +122,7 @@ async def test_a_cdi_directory_that_is_a_file_is_named_and_the_agent_stays_up(
 ) -> None:
     node = await a_node(tmp_path)
     node.cdi_root.write_text("mine")
-    async with node.running() as agent:
-        await agent.publisher.wait_published()
+    async with node.publishing():
         assert str(node.cdi_root) in await prepared(node, "gpu-0")
     assert node.cdi_root.read_text() == "mine"
 
@@ -139,8 +131,7 @@ async def test_a_full_cdi_directory_fails_the_claim_and_leaves_nothing_half_done
     tmp_path: Path,
 ) -> None:
     node = await a_node(tmp_path)
-    async with node.running() as agent:
-        await agent.publisher.wait_published()
+    async with node.publishing():
         node.cdi_root.rmdir()
         node.cdi_root.write_text("in the way")
         error = await prepared(node, "gpu-0")

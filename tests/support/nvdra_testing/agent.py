@@ -59,6 +59,12 @@ class NodeUnderTest:
         meta = made["metadata"]
         return ClaimRef(namespace=meta["namespace"], name=meta["name"], uid=meta["uid"])
 
+    async def prepared(self, *devices: str) -> ClaimRef:
+        """A claim for these devices that an agent has prepared."""
+        ref = await self.claim(*devices)
+        assert (await self.prepare(ref))[ref.name].error == ""
+        return ref
+
     async def devices(self) -> list[str]:
         """Names that stand in the API's slices now."""
         slices = (await self.api.list(RESOURCE_SLICES))["items"]
@@ -107,6 +113,13 @@ class NodeUnderTest:
             stop.set()
             await task
             self.agent = None
+
+    @asynccontextmanager
+    async def publishing(self, **choices: Any) -> AsyncIterator[GpuAgent]:
+        """As `running`, from when the slices stand in the API."""
+        async with self.running(**choices) as agent:
+            await agent.publisher.wait_published()
+            yield agent
 
     def _options(self) -> Any:
         flags = {
