@@ -15,7 +15,7 @@ from .production import environ
 
 if TYPE_CHECKING:
     import signal
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
 
@@ -75,19 +75,24 @@ class ControllerProcess:
 
 @asynccontextmanager
 async def a_controller(
-    python: Path, server: Served, root: Path, *flags: str, name: str = "controller-0"
+    python: Path,
+    server: Served,
+    root: Path,
+    *flags: str,
+    name: str = "controller-0",
+    wrapped: Callable[[Sequence[str]], Sequence[str]] = lambda command: command,
 ) -> AsyncIterator[ControllerProcess]:
-    """Killed at the end, if it still runs."""
+    """Killed at the end, if it still runs. `wrapped` makes the command one that becomes it."""
     account, log = root / "account", root / f"{name}.log"
     account.mkdir(exist_ok=True)
     (account / "ca.crt").write_text(server.ca_pem)
     (account / "token").write_text(server.token)
     host, port = server.url.removeprefix("https://").rsplit(":", 1)
     variables = {"KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port, "POD_NAME": name}
+    command = [str(python), "-m", "nvdra_operator.main", "--service-account-dir", str(account)]
     with log.open("wb") as lines:
         process = await asyncio.create_subprocess_exec(
-            *(str(python), "-m", "nvdra_operator.main", "--service-account-dir", str(account)),
-            *(*_FLAGS, *flags),
+            *wrapped([*command, *_FLAGS, *flags]),
             env=environ(**variables),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=lines,

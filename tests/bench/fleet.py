@@ -23,12 +23,13 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from nvdra_kube.logs import configure
+from nvdra_nodeagent.computedomain.agent import PREPARE_BUDGET_S
 from nvdra_operator.resources import CLIQUES
 from nvdra_testing.compute_domains import a_cluster
 
 from .domain_states import NODES_PER_CLIQUE, all_gone, all_ready, until
 from .figures import medians, print_document, progress, rounded
-from .fleet_nodes import a_fleet
+from .fleet_nodes import PATIENCE_S, a_fleet
 from .traffic import MeteredApi
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
 SIZES: Final = (1, 18, 72, 256, 1000)
 QUICK_SIZES: Final = (1, 3)
+LATE_S: Final = 50.0
+"""Later than an agent waits: claims fail once, and are asked for again."""
 _THREADS: Final = 64
 """Which real nodes do not share."""
 _WATCHERS_PER_NODE: Final = 2
@@ -80,23 +83,32 @@ async def _measure(sizes: Sequence[int], options: argparse.Namespace) -> None:
     found: dict[str, Any] = {}
     for size in sizes:
         progress(f"{size} nodes")
-        rounds = [await _one(size, slowly=False) for _ in range(options.rounds)]
-        found[str(size)] = medians(rounds)
-    size = QUICK_SIZES[-1] if options.quick else options.one_by_one
+        found[str(size)] = medians([await _one(size) for _ in range(options.rounds)])
+    size, late_s = (QUICK_SIZES[-1], 0.0) if options.quick else (options.one_by_one, LATE_S)
     progress(f"{size} nodes one by one")
     slowly = await _one(size, slowly=True)
-    print_document({"nodes": found, "one_by_one": {str(size): slowly}, "rounds": options.rounds})
+    progress(f"{size} nodes, daemons {late_s:g} s late")
+    late = await _one(size, late_s=late_s)
+    print_document(
+        {
+            "nodes": found,
+            "one_by_one": {str(size): slowly},
+            "late": {str(size): late},
+            "rounds": options.rounds,
+        }
+    )
 
 
-async def _one(size: int, *, slowly: bool) -> dict[str, Any]:
+async def _one(size: int, *, slowly: bool = False, late_s: float = 0.0) -> dict[str, Any]:
+    budget_s = PREPARE_BUDGET_S if late_s else PATIENCE_S
     with tempfile.TemporaryDirectory(prefix="nvdra-") as root:
         async with a_cluster() as it:
             api = MeteredApi(it.api)
             async with (
                 it.running(api=api, patience_s=60.0, settle_s=2.0),
-                a_fleet(it, Path(root), size=size) as fleet,
+                a_fleet(it, Path(root), size=size, budget_s=budget_s) as fleet,
             ):
-                formed = await _form(it, api.traffic, fleet, slowly=slowly)
+                formed = await _form(it, api.traffic, fleet, slowly=slowly, late_s=late_s)
                 left = await _leave(it, api.traffic, fleet)
                 began_s = time.monotonic()
                 await it.delete()
@@ -106,11 +118,17 @@ async def _one(size: int, *, slowly: bool) -> dict[str, Any]:
 
 
 async def _form(
-    it: DomainCluster, controller: Traffic, fleet: Sequence[PlayedNode], *, slowly: bool
+    it: DomainCluster,
+    controller: Traffic,
+    fleet: Sequence[PlayedNode],
+    *,
+    slowly: bool,
+    late_s: float,
 ) -> dict[str, Any]:
     """From the domain's creation until all workloads are released, and until it says Ready.
 
-    `slowly`: one node after another, so that nothing can be batched; else all at once.
+    `slowly`: one node after another, so that nothing can be batched; else all at once. Each daemon
+    starts `late_s` after its node has joined.
     """
     _clear(controller, fleet)
     loop, cpu_s = asyncio.get_running_loop(), time.process_time()
@@ -120,10 +138,11 @@ async def _form(
     await it.until(lambda: it.daemon_set(uid))
     if slowly:
         for each in fleet:
-            await each.work(uid, of=1)
+            await each.work(uid, of=1, daemon_after_s=late_s)
             await asyncio.sleep(_SPACING_S)
     else:
-        await asyncio.gather(*(each.work(uid, of=len(fleet)) for each in fleet))
+        works = [each.work(uid, of=len(fleet), daemon_after_s=late_s) for each in fleet]
+        await asyncio.gather(*works)
     released_s = max(each.released_s for each in fleet) - began_s
     await all_ready(it, 1)
     ready_s = loop.time() - began_s

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _CLUSTER: Final = "6e766472-6120-5369-6d75-6c6174656420"
 _STARTING_AT_ONCE: Final = 16
-_PATIENCE_S: Final = 1800.0
+PATIENCE_S: Final = 1800.0
 """All nodes share the cores of one machine: what takes so long here is no failure."""
 
 
@@ -52,10 +52,12 @@ class PlayedNode:
         self._channel: ClaimRef | None = None
         self._daemon: tuple[Body, ClaimRef] | None = None
 
-    async def run(self, turn: asyncio.Semaphore, up: asyncio.Event, stop: asyncio.Event) -> None:
-        """An agent until `stop`; `up` is set when it serves."""
+    async def run(
+        self, turn: asyncio.Semaphore, up: asyncio.Event, stop: asyncio.Event, *, budget_s: float
+    ) -> None:
+        """An agent until `stop` that waits for `budget_s` in each call; `up`: it serves."""
         await turn.acquire()
-        async with self.node.running(retry_budget_s=_PATIENCE_S) as self._agent:
+        async with self.node.running(retry_budget_s=budget_s) as self._agent:
             turn.release()
             up.set()
             await stop.wait()
@@ -65,12 +67,12 @@ class PlayedNode:
         assert self._agent
         await self._agent.publisher.wait_published()
 
-    async def work(self, uid: str, *, of: int) -> None:
+    async def work(self, uid: str, *, of: int, daemon_after_s: float) -> None:
         """A workload's pod is released, by a daemon that comes; `of` as many nodes do the same."""
         self._pause_s = 0.01 + of * 2e-4
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._workload(uid))
-            tasks.create_task(self._run_daemon(uid))
+            tasks.create_task(self._run_daemon(uid, daemon_after_s))
 
     async def leave(self) -> None:
         """The workload's pod ends, and so the daemon's."""
@@ -86,8 +88,9 @@ class PlayedNode:
         await self._prepare(self._channel)
         self.released_s = asyncio.get_running_loop().time()
 
-    async def _run_daemon(self, uid: str) -> None:
+    async def _run_daemon(self, uid: str, after_s: float) -> None:
         await self.joined.wait()
+        await asyncio.sleep(after_s)
         pod = await self._it.daemon(self.node.name, uid)
         claim = await self.node.daemon(uid, pod=pod)
         self._daemon = pod, claim
@@ -107,7 +110,9 @@ class PlayedNode:
 
 
 @asynccontextmanager
-async def a_fleet(it: DomainCluster, root: Path, *, size: int) -> AsyncIterator[list[PlayedNode]]:
+async def a_fleet(
+    it: DomainCluster, root: Path, *, size: int, budget_s: float
+) -> AsyncIterator[list[PlayedNode]]:
     """So many nodes, in cliques of 18; their agents serve and have published."""
     hardware = [_a_clique(root, number) for number in range(-(-size // NODES_PER_CLIQUE))]
     fleet = [
@@ -118,7 +123,8 @@ async def a_fleet(it: DomainCluster, root: Path, *, size: int) -> AsyncIterator[
     ups = [asyncio.Event() for _ in fleet]
     async with asyncio.TaskGroup() as tasks:
         for played, up in zip(fleet, ups, strict=True):
-            tasks.create_task(played.run(turn, up, stop), name=played.node.name)
+            run = played.run(turn, up, stop, budget_s=budget_s)
+            tasks.create_task(run, name=played.node.name)
         watch = tasks.create_task(_follow_labels(it, {each.node.name: each for each in fleet}))
         try:
             for played, up in zip(fleet, ups, strict=True):
@@ -140,7 +146,7 @@ def _a_clique(root: Path, number: int) -> SimulatedHardware:
 async def _follow_labels(it: DomainCluster, fleet: dict[str, PlayedNode]) -> None:
     """What makes the DaemonSet controller start a daemon on a node, and end it."""
     version = (await it.api.list(NODES))["metadata"]["resourceVersion"]
-    async for event in it.api.watch(NODES, resource_version=version, timeout_s=_PATIENCE_S):
+    async for event in it.api.watch(NODES, resource_version=version, timeout_s=PATIENCE_S):
         meta = event.object["metadata"]
         played = fleet.get(meta.get("name", ""))
         if played and LABEL_COMPUTE_DOMAIN in (meta.get("labels") or {}):

@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from prometheus_client.parser import text_string_to_metric_families
-from tests.e2e.product.domains import a_domain, controller_calls
+from tests.e2e.product.controllers import controller_calls
+from tests.e2e.product.domains import a_domain
 from tests.e2e.product.release import NAMESPACE
 
 from nvdra_api.names import FINALIZER_COMPUTE_DOMAIN
