@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 from tests.e2e.injectors.plugin_process import process_of
-from tests.e2e.product.domains import controllers, leader, refusals
+from tests.e2e.product.controllers import controllers, leader, refusals
 from tests.e2e.product.release import CONTROLLER, NAMESPACE
 from tests.e2e.ring.errors import CommandFailed, RingError
 from tests.e2e.ring.kubectl import is_ready

@@ -9,7 +9,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from tests.e2e.injectors.plugin_process import process_of
-from tests.e2e.product.domains import DRIVER, controllers, leader
+from tests.e2e.product.controllers import controllers, leader
+from tests.e2e.product.domains import DRIVER
 from tests.e2e.ring.errors import RingError
 from tests.e2e.ring.kubectl import is_ready
 from tests.e2e.ring.objects import container_id

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.e2e.product.domains import controllers, refusals
+from tests.e2e.product.controllers import controllers, refusals
 from tests.e2e.product.earlier import EarlierDomain
 from tests.e2e.product.release import NAMESPACE
 from tests.e2e.ring.errors import RingError

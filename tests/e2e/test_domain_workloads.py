@@ -8,12 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from tests.e2e.product.domains import (
-    a_channel_user,
-    a_domain,
-    controllers,
-    refusals,
-)
+from tests.e2e.product.controllers import controllers, refusals
+from tests.e2e.product.domains import a_channel_user, a_domain
 from tests.e2e.ring.errors import CommandFailed, RingError
 from tests.e2e.ring.objects import a_pod
 from tests.e2e.ring.patience import eventually

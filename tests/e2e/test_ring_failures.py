@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.e2e.ring.errors import CommandFailed
+from tests.e2e.ring.errors import CommandFailed, Ended
 from tests.e2e.ring.kubectl import is_ready
 from tests.e2e.ring.network import API_PORT, CONTROL_PLANE_IP
 from tests.e2e.ring.objects import a_pod, container_id
@@ -59,6 +59,13 @@ def test_pods_outlive_a_restarted_containerd(
 
     after = kubectl.get("pod", "sleeper", namespace=namespace)
     assert container_id(after) == container_id(sleeper)
+
+
+def test_a_program_that_ended_is_not_waited_for(node: Node) -> None:
+    brief = node.daemon("sh", "-c", "echo last words; sleep 1; exit 3")
+    brief.start()
+    with pytest.raises(Ended, match=r"sh on node-2 ended \(3\).*last words"):
+        eventually(brief.check, until="it says that it runs")
 
 
 def test_a_reboot_brings_a_new_boot_id_and_the_pod_in_a_new_container(

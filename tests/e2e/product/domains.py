@@ -1,21 +1,18 @@
-"""ComputeDomains as their users make them, and what controllers, daemons and nodes show."""
+"""ComputeDomains as their users make them, and what daemons and nodes show of them."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from prometheus_client.parser import text_string_to_metric_families
-from tests.e2e.product.release import CONTROLLER, NAMESPACE, Product, simulated_values
+from tests.e2e.product.release import NAMESPACE, Product, simulated_values
 from tests.e2e.ring.errors import RingError
-from tests.e2e.ring.kubectl import is_ready
+from tests.e2e.ring.kubectl import is_ending, is_ready
 from tests.e2e.ring.objects import a_pod
 from tests.e2e.ring.patience import eventually
 
-from nvdra_api.names import CONTROLLER as CONTROLLER_NAME
 from nvdra_api.names import LABEL_COMPUTE_DOMAIN, daemon_set_name
 
 if TYPE_CHECKING:
@@ -24,8 +21,7 @@ if TYPE_CHECKING:
     from tests.e2e.ring.kubectl import Kubectl, Manifest
 
 DRIVER: Final = "compute-domain.nvidia.com"
-READS: Final = frozenset({"get", "list", "watch"})
-SEVERAL_CONTROLLERS: Final[Mapping[str, Any]] = {
+_SEVERAL_CONTROLLERS: Final[Mapping[str, Any]] = {
     "replicas": 2,
     # Unlike those of a user: a test does not wait for 15 s.
     "leaderElection": {"leaseDuration": "6s", "renewDeadline": "4s", "retryPeriod": "1s"},
@@ -46,7 +42,7 @@ def domain_values() -> dict[str, Any]:
         **values,
         "simulation": {**values["simulation"], "profile": "gb200"},
         "resources": {"computeDomains": {"enabled": True}},
-        "controller": dict(SEVERAL_CONTROLLERS),
+        "controller": dict(_SEVERAL_CONTROLLERS),
         "kubeletPlugin": {"updateStrategy": {"rollingUpdate": _ALL_AT_ONCE}},
     }
 
@@ -170,7 +166,7 @@ class Domains:
 
         def look() -> Manifest:
             found = [pod for pod in self.daemons(domain) if pod["spec"].get("nodeName") == node]
-            ready = [pod for pod in found if is_ready(pod) and not _is_ending(pod)]
+            ready = [pod for pod in found if is_ready(pod) and not is_ending(pod)]
             if len(ready) == 1:
                 return ready[0]
             raise RingError(f"daemons on {node}: {json.dumps([p['status'] for p in found])}")
@@ -215,53 +211,3 @@ def label_of(domain: Manifest) -> str:
 def condition_of(domain: Manifest, kind: str) -> Manifest:
     conditions = domain.get("status", {}).get("conditions", [])
     return next((each for each in conditions if each["type"] == kind), {})
-
-
-def controllers(product: Product) -> Sequence[Manifest]:
-    """Pods of the controller that are not being deleted."""
-    found = product.kubectl.list("pods", f"--namespace={NAMESPACE}", CONTROLLER)
-    return [pod for pod in found if not _is_ending(pod)]
-
-
-def _is_ending(manifest: Manifest) -> bool:
-    return "deletionTimestamp" in manifest["metadata"]
-
-
-def leader(product: Product, *, other_than: str = "") -> Manifest:
-    """The pod that holds the lease; ``other_than`` is the name of one that has lost it."""
-
-    def look() -> Manifest:
-        lease = product.kubectl.get("lease", CONTROLLER_NAME, namespace=NAMESPACE)
-        holder = lease["spec"].get("holderIdentity") or ""
-        for pod in controllers(product):
-            name = pod["metadata"]["name"]
-            if holder.startswith(name) and name != other_than:
-                return pod
-        raise RingError(f"the lease is held by {holder!r}")
-
-    return eventually(look, until="a replica leads")
-
-
-def controller_calls(product: Product) -> Counter[tuple[str, str, str]]:
-    """Calls of the API by all controllers so far, by verb, resource and code."""
-    made: Counter[tuple[str, str, str]] = Counter()
-    for pod in controllers(product):
-        path = f"/api/v1/namespaces/{NAMESPACE}/pods/{pod['metadata']['name']}:8080/proxy/metrics"
-        for family in text_string_to_metric_families(product.kubectl("get", "--raw", path)):
-            for sample in family.samples:
-                if sample.name == "nvidia_dra_kube_api_requests_total":
-                    labels = sample.labels
-                    key = labels["verb"].lower(), labels["resource"], labels["code"]
-                    made[key] += int(sample.value)
-    return made
-
-
-def refusals(product: Product, pods: Sequence[Manifest]) -> list[str]:
-    """Log lines of what was refused for lack of rights, not because a namespace was going."""
-    refused = []
-    for pod in pods:
-        said = product.kubectl(
-            "logs", pod["metadata"]["name"], f"--namespace={NAMESPACE}", "--all-containers"
-        )
-        refused += [line for line in said.splitlines() if "forbidden" in line.lower()]
-    return [line for line in refused if "being terminated" not in line]

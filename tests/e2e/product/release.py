@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 from tests.e2e.ring.errors import RingError
-from tests.e2e.ring.kubectl import is_ready
+from tests.e2e.ring.kubectl import is_ending, is_ready
 from tests.e2e.ring.patience import eventually
 from tests.e2e.ring.processes import run
 from tests.e2e.ring.storage import images_dir
@@ -118,9 +118,7 @@ class Product:
         """The plugin's pod of a node that is not being deleted."""
         name = node if isinstance(node, str) else node.name
         pods = [
-            pod
-            for pod in self.pods()
-            if pod["spec"].get("nodeName") == name and "deletionTimestamp" not in pod["metadata"]
+            pod for pod in self.pods() if pod["spec"].get("nodeName") == name and not is_ending(pod)
         ]
         if len(pods) != 1:
             raise RingError(f"{name} has {len(pods)} pods of the plugin")

@@ -102,7 +102,7 @@ class ControlPlane:
             raise RingError(f"API server: {error}") from error
 
     def check(self) -> None:
-        """Raise RingError when a program of the control plane ended that should run."""
+        """Raise Ended when a program of the control plane ended that should run."""
         for daemon in (self.etcd, self.api_server, self.controller_manager, self.scheduler):
             daemon.check()
 

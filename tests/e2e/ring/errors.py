@@ -20,6 +20,10 @@ class Refused(RingError):
         super().__init__("\n".join(problems))
 
 
+class Ended(RingError):
+    """A program ended that should run; nobody starts it again, so nothing is worth waiting for."""
+
+
 class GaveUp(RingError):
     """A condition did not come true before its (generous) deadline."""
 

@@ -88,5 +88,10 @@ def is_ready(manifest: Manifest) -> bool:
     return any(seen["type"] == "Ready" and seen["status"] == "True" for seen in conditions)
 
 
+def is_ending(manifest: Manifest) -> bool:
+    """True for what was deleted and is still there."""
+    return "deletionTimestamp" in manifest["metadata"]
+
+
 def _as_list(manifests: Sequence[Manifest]) -> str:
     return json.dumps({"apiVersion": "v1", "kind": "List", "items": list(manifests)})

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from .errors import CommandFailed, RingError
+from .errors import CommandFailed, Ended, RingError
 from .patience import eventually
 from .processes import ProcessMark, children
 
@@ -212,10 +212,10 @@ class Daemon:
         return next(map(ProcessMark.of, children(self._outside.pid)), None)
 
     def check(self) -> None:
-        """Raise RingError with the end of the log when it should run and does not."""
+        """Raise Ended with the end of the log when it should run and does not."""
         if not self.is_running:
             status = self._outside.poll() if self._outside else "never started"
-            raise RingError(
+            raise Ended(
                 f"{self.name} on {self._machine().name} ended ({status})",
                 remedy=f"see {self.log}, which ends with: {last_words(self.log)}",
             )

@@ -175,7 +175,7 @@ class Node:
         (self.root / path.lstrip("/")).write_text(text)
 
     def check(self) -> None:
-        """Raise RingError when a program of the node ended that should run."""
+        """Raise Ended when a program of the node ended that should run."""
         for daemon in (self.containerd, self.kubelet, self.kube_proxy):
             daemon.check()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, TypeVar
 
-from .errors import GaveUp, RingError
+from .errors import Ended, GaveUp, RingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +28,7 @@ def eventually(
     A ``RingError`` raised by ``look`` counts as "not yet" and is told at the end.
 
     Raises:
+        Ended: from ``look``; nothing will change any more.
         GaveUp: the deadline passed; the message has what was seen last.
     """
     started = time.monotonic()
@@ -35,6 +36,8 @@ def eventually(
     while (waited_s := time.monotonic() - started) < deadline_s:
         try:
             seen = look()
+        except Ended:
+            raise
         except RingError as error:
             last = str(error)
         else:
