@@ -1,0 +1,66 @@
+"""The replicas of the controller: which of them leads, what they called, what was refused."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from prometheus_client.parser import text_string_to_metric_families
+from tests.e2e.product.release import CONTROLLER, NAMESPACE
+from tests.e2e.ring.errors import RingError
+from tests.e2e.ring.kubectl import is_ending
+from tests.e2e.ring.patience import eventually
+
+from nvdra_api.names import CONTROLLER as CONTROLLER_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tests.e2e.product.release import Product
+    from tests.e2e.ring.kubectl import Manifest
+
+
+def controllers(product: Product) -> Sequence[Manifest]:
+    """Pods of the controller that are not being deleted."""
+    found = product.kubectl.list("pods", f"--namespace={NAMESPACE}", CONTROLLER)
+    return [pod for pod in found if not is_ending(pod)]
+
+
+def leader(product: Product, *, other_than: str = "") -> Manifest:
+    """The pod that holds the lease; ``other_than`` is the name of one that has lost it."""
+
+    def look() -> Manifest:
+        lease = product.kubectl.get("lease", CONTROLLER_NAME, namespace=NAMESPACE)
+        holder = lease["spec"].get("holderIdentity") or ""
+        for pod in controllers(product):
+            name = pod["metadata"]["name"]
+            if holder.startswith(name) and name != other_than:
+                return pod
+        raise RingError(f"the lease is held by {holder!r}")
+
+    return eventually(look, until="a replica leads")
+
+
+def controller_calls(product: Product) -> Counter[tuple[str, str, str]]:
+    """Calls of the API by all controllers so far, by verb, resource and code."""
+    made: Counter[tuple[str, str, str]] = Counter()
+    for pod in controllers(product):
+        path = f"/api/v1/namespaces/{NAMESPACE}/pods/{pod['metadata']['name']}:8080/proxy/metrics"
+        for family in text_string_to_metric_families(product.kubectl("get", "--raw", path)):
+            for sample in family.samples:
+                if sample.name == "nvidia_dra_kube_api_requests_total":
+                    labels = sample.labels
+                    key = labels["verb"].lower(), labels["resource"], labels["code"]
+                    made[key] += int(sample.value)
+    return made
+
+
+def refusals(product: Product, pods: Sequence[Manifest]) -> list[str]:
+    """Log lines of what was refused for lack of rights, not because a namespace was going."""
+    refused = []
+    for pod in pods:
+        said = product.kubectl(
+            "logs", pod["metadata"]["name"], f"--namespace={NAMESPACE}", "--all-containers"
+        )
+        refused += [line for line in said.splitlines() if "forbidden" in line.lower()]
+    return [line for line in refused if "being terminated" not in line]
