@@ -97,12 +97,15 @@ async def test_after_a_reboot_the_old_word_of_the_daemon_counts_for_nothing(
     uid = await a_made_domain(node.it)
     async with node.running() as agent:
         ref, daemon = await a_released_workload(agent, node, uid)
+    writes = [write for write in node.it.recorded.writes if write.resource == "nodes"]
     async with node.running(boot_id=OTHER_BOOT, retry_budget_s=0.3) as agent:
         await refused(agent, ref)
         assert not isinstance(await prepare(agent, daemon), AgentError)
         assert "not reported yet" in str(await refused(agent, ref))
         node.say(uid)
         assert not isinstance(await prepare(agent, ref), AgentError)
+        # The node stays in the domain meanwhile: nobody takes its daemon away.
+        assert writes == [write for write in node.it.recorded.writes if write.resource == "nodes"]
 
 
 async def test_the_peer_that_is_down_is_named_with_what_it_is(node: DomainNode) -> None:

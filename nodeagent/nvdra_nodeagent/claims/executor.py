@@ -110,7 +110,7 @@ class Executor:
         plan = self._plan(study, is_known=bool(record or self._ledger.fence(uid)))
         if record:
             log.info("earlier preparation replaced", claim=uid, boot_id=record.boot_id)
-            self._undo(record)
+            self._undo_for(record, plan)
             entries = [StepEntry(step) for step in plan.steps]
         else:
             entries = self._resumed(uid, plan)
@@ -287,9 +287,12 @@ class Executor:
         except AgentError as error:
             log.warning("rollback incomplete", claim=uid, error=str(error))
 
-    def _undo(self, record: Record) -> None:
+    def _undo_for(self, record: Record, plan: Plan) -> None:
+        """All but what another boot has left as the plan wants it again."""
         for entry in reversed(record.steps):
-            self._undo_step(entry)
+            outlasts = self._handlers.handler(entry.step).outlasts_boot
+            if not (outlasts and entry.step in plan.steps):
+                self._undo_step(entry)
 
     def _undo_step(self, entry: StepEntry) -> None:
         self._handlers.handler(entry.step).undo(entry.step, entry.result)

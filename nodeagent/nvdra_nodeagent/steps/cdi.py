@@ -79,6 +79,7 @@ class CdiHandler:
     """Applies and undoes `CdiStep`. All that undoing needs is in the step, so results are None."""
 
     can_wait: ClassVar[bool] = False  # with the file left, a container could still get the devices
+    outlasts_boot: ClassVar[bool] = False
 
     def __init__(self, files: CdiFiles, *, inventory: Callable[[], Inventory]) -> None:
         self._files = files

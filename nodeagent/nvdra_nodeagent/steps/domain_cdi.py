@@ -66,6 +66,7 @@ class DomainCdiHandler:
     """Applies and undoes both kinds of step."""
 
     can_wait: ClassVar[bool] = False  # with the file left, a container could still get the devices
+    outlasts_boot: ClassVar[bool] = False
 
     def __init__(self, files: DomainCdi) -> None:
         self._files = files

@@ -62,6 +62,7 @@ class DomainDirHandler:
     """Applies and undoes `DomainDirStep`."""
 
     can_wait: ClassVar[bool] = True
+    outlasts_boot: ClassVar[bool] = False
 
     def __init__(self, dirs: DomainDirs) -> None:
         self._dirs = dirs

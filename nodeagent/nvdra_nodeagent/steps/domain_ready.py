@@ -41,6 +41,7 @@ class DomainReadyHandler:
     """Looks, and measures for how long; there is nothing to undo."""
 
     can_wait: ClassVar[bool] = True
+    outlasts_boot: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -48,6 +48,7 @@ class NodeLabelHandler:
     """Applies and undoes `NodeLabelStep`."""
 
     can_wait: ClassVar[bool] = True
+    outlasts_boot: ClassVar[bool] = True  # without the label, the daemon would go and come back
 
     def __init__(self, marks: NodeMarks, *, domains_of_others: Callable[[str], set[str]]) -> None:
         """`domains_of_others` answers for the UID of a claim which domains the claims of this node

@@ -62,6 +62,12 @@ class StepHandler(Protocol[StepT]):
         """
         ...
 
+    @property
+    def outlasts_boot(self) -> bool:
+        """Whether a boot of the machine leaves it as it is: then the same step of the claim's next
+        preparation takes it over, and nothing is undone in between."""
+        ...
+
     def apply(self, step: StepT) -> Result:
         """Make it true, also when half of it is true already.
 
@@ -129,6 +135,10 @@ class _Timed(StepHandler[Any]):
     @property
     def can_wait(self) -> bool:
         return self._handler.can_wait
+
+    @property
+    def outlasts_boot(self) -> bool:
+        return self._handler.outlasts_boot
 
     def apply(self, step: AnyStep) -> Result:
         return self._measured("apply", lambda: self._handler.apply(step))

@@ -85,6 +85,7 @@ class TimeSliceHandler:
     """Applies and undoes `TimeSliceStep`; the result is what was found before."""
 
     can_wait: ClassVar[bool] = True
+    outlasts_boot: ClassVar[bool] = False
 
     def __init__(self, effects: SharedEffects) -> None:
         self._effects = effects
