@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import select
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -167,3 +169,19 @@ def test_gpus_bound_to_the_driver_are_those_that_procfs_lists(tmp_path: Path) ->
     for bus_id in ("0000:c1:00.0", "0000:1b:00.0"):
         (tmp_path / "driver/nvidia/gpus" / bus_id).mkdir(parents=True)
     assert module.gpus() == ("0000:1b:00.0", "0000:c1:00.0")
+
+
+def test_kernel_events_that_end_leave_their_descriptor_to_nobody_else() -> None:
+    announcer = UeventAnnouncer()
+    descriptor = announcer.open()
+    if descriptor is None:
+        pytest.skip("no kernel events here")
+    with socket.create_server(("127.0.0.1", 0)) as broken:
+        broken.setblocking(False)
+        os.dup2(broken.fileno(), descriptor)
+    assert announcer.news() == ()
+    with socket.socket() as other:
+        assert other.fileno() != descriptor
+    assert select.select([descriptor], [], [], 0) == ([], [], [])
+    assert announcer.news() == ()
+    announcer.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import socket
 from typing import Final
 
@@ -52,6 +53,12 @@ class UeventAnnouncer:
             self._socket.close()
             self._socket = None
 
+    def _fall_silent(self, source: socket.socket) -> None:
+        """The loop goes on watching the descriptor: its number must not pass to another file."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as quiet:
+            quiet.setblocking(False)
+            os.dup2(quiet.fileno(), source.fileno(), inheritable=False)
+
     def _receive(self, source: socket.socket) -> list[str]:
         try:
             message, (sender, _) = source.recvfrom(_MESSAGE_BYTES)
@@ -60,7 +67,7 @@ class UeventAnnouncer:
         except OSError as error:
             if error.errno == errno.ENOBUFS:
                 return ["kernel events were missed"]
-            self.close()
+            self._fall_silent(source)
             log.warning("kernel events ended; looking at intervals", cause=str(error))
             return []
         # Anybody may send here; only the kernel's own port is 0.
