@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from nvdra_kube.errors import NotFound
 from nvdra_kube.resources import NODES
 from nvdra_sim.cluster.kubelet.pod_status import timestamp
 
@@ -37,7 +38,10 @@ async def mark_unreachable(api: KubeApi, name: str) -> None:
 
 
 async def mark_reachable(api: KubeApi, name: str) -> None:
-    """Takes the taints off; that it is ready, its kubelet says."""
-    node = await api.get(NODES, name)
+    """Takes the taints off. That it is ready, its kubelet says, which also makes a lost node."""
+    try:
+        node = await api.get(NODES, name)
+    except NotFound:
+        return
     kept = [t for t in (node.get("spec") or {}).get("taints") or () if t["key"] != _TAINT]
     await api.patch(NODES, name, {"spec": {"taints": kept or None}})
