@@ -32,7 +32,7 @@ from nvdra_testing.compute_domains import CLIQUE, CRDS, DEFINITIONS, a_domain
 
 from .controller_process import ControllerProcess, a_controller
 from .domain_states import until
-from .figures import medians, print_document, progress, rounded
+from .figures import cpu_s, medians, print_document, progress, rounded
 from .production import production_python
 
 if TYPE_CHECKING:
@@ -182,19 +182,28 @@ async def _timed(
     calls: Sequence[Awaitable[object]],
     end: Awaitable[float],
 ) -> dict[str, Any]:
-    before, cpu_s, began_s = await _calls(cluster), controller.cpu_s(), time.monotonic()
+    before, used_s, began_s = await _calls(cluster), _cpu_s(cluster, controller), time.monotonic()
     await asyncio.gather(*calls)
     took_s = await end - began_s
     await asyncio.sleep(_SETTLE_S)
+    spent_s = _cpu_s(cluster, controller)
     writes = await _calls(cluster) - before
     return {
         "last_s": rounded(took_s),
-        "controller_cpu_s": rounded(controller.cpu_s() - cpu_s),
+        "cpu_s": {what: rounded(spent_s[what] - was) for what, was in used_s.items()},
         # Without the one that is the user's.
         "writes_each": rounded(writes.total() / len(calls) - 1),
         "conflicts": sum(number for key, number in writes.items() if key[2] in ("409", "422")),
         "by": {" ".join(key): number for key, number in sorted(writes.items())},
     }
+
+
+def _cpu_s(cluster: RealCluster, controller: ControllerProcess) -> dict[str, float]:
+    """What each has used so far; together they bound what a quiet machine needs."""
+    plane = cluster.control_plane
+    daemons = (plane.api_server, plane.etcd, plane.controller_manager)
+    pids = {daemon.name: daemon.pid_mark().pid for daemon in daemons}
+    return {"controller": controller.cpu_s(), **{name: cpu_s(pid) for name, pid in pids.items()}}
 
 
 async def _calls(cluster: RealCluster) -> _Calls:
