@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from nvdra_kube.api import Resource
+    from nvdra_sim.cluster.apiserver.printer_columns import PrinterColumn
 
 TypeKey: TypeAlias = tuple[str, str]
 """(group, plural): what an object is stored under, whatever version a client speaks."""
@@ -42,6 +43,7 @@ class ResourceType:
     subresources: tuple[str, ...] = ()
     unconditional_update: bool = True
     custom: bool = False
+    columns: tuple[PrinterColumn, ...] = ()
 
     @property
     def key(self) -> TypeKey:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from nvdra_sim.cluster.apiserver.catalog import ResourceType
 from nvdra_sim.cluster.apiserver.fields.structural_schema import StructuralSchema, schema_problems
+from nvdra_sim.cluster.apiserver.printer_columns import BadPath, printer_columns, steps
 from nvdra_sim.cluster.apiserver.refusals import Problem
 from nvdra_sim.cluster.apiserver.rules import Rules
 
@@ -56,6 +57,7 @@ def custom_resource(definition: Body) -> CustomResource:
         generation=True,
         unconditional_update=False,
         custom=True,
+        columns=printer_columns(storage),
     )
     return CustomResource(kind, _rules(schemas[storage["name"]]), schemas)
 
@@ -112,6 +114,18 @@ def _version_problems(versions: object) -> Iterator[Problem]:
             yield _required(f"{path}.schema.openAPIV3Schema")
         else:
             yield from schema_problems(schema, f"{path}.schema.openAPIV3Schema")
+        yield from _column_problems(version, f"{path}.additionalPrinterColumns")
+
+
+def _column_problems(version: Body, where: str) -> Iterator[Problem]:
+    for position, column in enumerate(version.get("additionalPrinterColumns") or ()):
+        path = f"{where}[{position}]"
+        missing = [name for name in ("name", "type", "jsonPath") if not column.get(name)]
+        yield from (_required(f"{path}.{name}") for name in missing)
+        try:
+            steps(column.get("jsonPath") or "")
+        except BadPath as error:
+            yield Problem(f"{path}.jsonPath", "FieldValueInvalid", f"Invalid value: {error}")
 
 
 def _required(path: str) -> Problem:

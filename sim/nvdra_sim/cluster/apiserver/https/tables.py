@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from nvdra_kube.api import Body
     from nvdra_sim.cluster.apiserver.catalog import ResourceType, TypeKey
 
     Cell = Callable[[Body], Any]
+
+
+class Column(Protocol):
+    """What a column is called, and what is in it: a time where `type` is `date`."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def type(self) -> str: ...
+    @property
+    def description(self) -> str: ...
+    @property
+    def priority(self) -> int: ...
+
+    def text(self, item: Body) -> str | None: ...
 
 
 def wants_table(accept: str) -> bool:
@@ -23,34 +39,37 @@ def wants_table(accept: str) -> bool:
 def table_of(kind: ResourceType, answer: Body, *, now: str) -> Body:
     """The Table of one object or of a list."""
     items = answer.get("items", [answer])
-    columns = _COLUMNS.get(kind.key, {})
-    definitions = [_definition("Name"), *(_definition(name) for name in columns)]
-    definitions.append(_definition("Age"))
+    columns = kind.columns or _BUILT_IN.get(kind.key) or (_AGE,)
     meta = answer.get("metadata") or {}
     return {
         "kind": "Table",
         "apiVersion": "meta.k8s.io/v1",
         "metadata": {"resourceVersion": meta.get("resourceVersion", "")},
-        "columnDefinitions": definitions,
+        "columnDefinitions": [_definition(_NAME), *map(_definition, columns)],
         "rows": [_row(item, columns, now) for item in items],
     }
 
 
-def _definition(name: str) -> Body:
+def _definition(column: Column) -> Body:
     return {
-        "name": name,
-        "type": "string",
-        "format": "name" if name == "Name" else "",
-        "description": name,
-        "priority": 0,
+        "name": column.name,
+        "type": column.type,
+        "format": "name" if column is _NAME else "",
+        "description": column.description or column.name,
+        "priority": column.priority,
     }
 
 
-def _row(item: Body, columns: Mapping[str, Cell], now: str) -> Body:
+def _row(item: Body, columns: Sequence[Column], now: str) -> Body:
     meta = item["metadata"]
-    cells = [meta["name"], *(cell(item) for cell in columns.values())]
     partial = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": meta}
-    return {"cells": [*cells, _age(meta.get("creationTimestamp"), now)], "object": partial}
+    cells = [meta["name"], *(_cell(column, item, now) for column in columns)]
+    return {"cells": cells, "object": partial}
+
+
+def _cell(column: Column, item: Body, now: str) -> str | None:
+    text = column.text(item)
+    return _age(text, now) if column.type == "date" else text
 
 
 def _age(created: str | None, now: str) -> str:
@@ -124,6 +143,23 @@ def _claim_state(claim: Body) -> str:
     return ",".join(words) or "pending"
 
 
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """A `Column` that is computed."""
+
+    name: str
+    cell: Cell
+    type: str = "string"
+    description: str = ""
+    priority: int = 0
+
+    def text(self, item: Body) -> Any:
+        return self.cell(item)
+
+
+_NAME: Final = _Column("Name", _at("metadata", "name"))
+_AGE: Final = _Column("Age", lambda item: item["metadata"].get("creationTimestamp"), "date")
+
 _COLUMNS: Mapping[TypeKey, Mapping[str, Cell]] = {
     ("", "namespaces"): {"Status": _at("status", "phase")},
     ("", "nodes"): {
@@ -168,4 +204,9 @@ _COLUMNS: Mapping[TypeKey, Mapping[str, Cell]] = {
         "Driver": _at("spec", "driver"),
         "Pool": _at("spec", "pool", "name"),
     },
+}
+
+_BUILT_IN: Final = {
+    key: (*(_Column(name, cell) for name, cell in cells.items()), _AGE)
+    for key, cells in _COLUMNS.items()
 }
