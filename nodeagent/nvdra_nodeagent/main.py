@@ -74,7 +74,7 @@ def gpu_plugin() -> None:
     if sys.argv[1:2] == ["export-checkpoint"]:
         from nvdra_nodeagent.checkpoint.command import main as export
 
-        sys.exit(export(sys.argv[2:], environ=os.environ, boot_id=_boot_id()))
+        sys.exit(export(sys.argv[2:], environ=os.environ, boot_id=this_boot()))
     options = parse_options(sys.argv[1:], environ=os.environ, version=__version__)
     driver = Driver(GPU_DRIVER, "nvdra-gpu-plugin", DEVICE_TYPES)
     run_program(options, driver, lambda node: GpuAgent(options, **node))
@@ -116,7 +116,7 @@ async def _run(
             machine=_machine(options, driver),
             gates=gates,
             metrics=metrics,
-            boot_id=_boot_id(),
+            boot_id=this_boot(),
             beside_others=options.rolling_update
             and await kubelet_takes_several(api, options.node_name),
         )
@@ -146,7 +146,8 @@ def _stop_on_signals(
         loop.add_signal_handler(number, ask)
 
 
-def _boot_id() -> str:
+def this_boot() -> str:
+    """The kernel's id of the machine's present boot (random(4))."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 

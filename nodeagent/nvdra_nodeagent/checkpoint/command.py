@@ -1,4 +1,4 @@
-"""`nvdra-gpu-plugin export-checkpoint`: the way back to `dra-driver-nvidia-gpu` 25.x.
+"""`export-checkpoint` of the node's plugins: the way back to `dra-driver-nvidia-gpu` 25.x.
 
 Reads only; may run beside the agent. To be called inside the plugin's container.
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from nvdra_api.names import GPU_DRIVER
+from nvdra_nodeagent.cdi.names import GPU_CLAIM_KIND
 from nvdra_nodeagent.cdi.store import CdiStore
 from nvdra_nodeagent.checkpoint.document import encode_checkpoint
 from nvdra_nodeagent.checkpoint.export import Inexpressible, express
@@ -26,9 +27,23 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from nvdra_nodeagent.checkpoint.document import ClaimEntry
+    from nvdra_nodeagent.checkpoint.export import Express
 
 NAME: Final = "export-checkpoint"
 DONE, FAILED, PARTLY = 0, 1, 3
+
+
+@dataclass(frozen=True, slots=True)
+class Exporter:
+    """Whose claims these are. `cdi_kind` is that of their CDI files."""
+
+    program: str
+    driver: str
+    cdi_kind: str
+    express: Express
+
+
+GPU_EXPORTER: Final = Exporter("nvdra-gpu-plugin", GPU_DRIVER, GPU_CLAIM_KIND, express)
 
 
 @dataclass(slots=True)
@@ -39,13 +54,20 @@ class Export:
     left_out: dict[str, str] = field(default_factory=dict)
 
 
-def main(argv: Sequence[str], *, environ: Mapping[str, str], boot_id: str) -> int:
+def main(
+    argv: Sequence[str],
+    *,
+    environ: Mapping[str, str],
+    boot_id: str,
+    exporter: Exporter = GPU_EXPORTER,
+) -> int:
     """Exit status: 0 all claims are in the file, 3 some are not, 1 nothing was written."""
-    options = parser(environ).parse_args(argv)
-    state_dir = options.kubelet_plugins_directory_path / GPU_DRIVER
+    options = parser(environ, program=exporter.program).parse_args(argv)
+    state_dir = options.kubelet_plugins_directory_path / exporter.driver
     try:
         _refuse_taken(options.output)
-        export = collect(state_dir, cdi_root=options.cdi_root, boot_id=boot_id)
+        cdi = CdiStore(options.cdi_root, kind=exporter.cdi_kind)
+        export = collect(state_dir, cdi=cdi, boot_id=boot_id, exporter=exporter)
         data = encode_checkpoint(export.claims, boot_id=boot_id)
         write_durably(state_dir / EXPORTED, f"{digest(data)}\n".encode(), mode=0o600)
         write_durably(options.output, data, mode=0o600)
@@ -58,10 +80,12 @@ def main(argv: Sequence[str], *, environ: Mapping[str, str], boot_id: str) -> in
     return PARTLY if export.left_out else DONE
 
 
-def parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
+def parser(
+    environ: Mapping[str, str], *, program: str = GPU_EXPORTER.program
+) -> argparse.ArgumentParser:
     """The directories have the flags and variables of the agent."""
     made = argparse.ArgumentParser(
-        prog=f"nvdra-gpu-plugin {NAME}",
+        prog=f"{program} {NAME}",
         description="Write the checkpoint of dra-driver-nvidia-gpu 25.x for the claims that are "
         "prepared on this node, to go back to it.",
         allow_abbrev=False,
@@ -77,16 +101,17 @@ def parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     return made
 
 
-def collect(state_dir: Path, *, cdi_root: Path, boot_id: str) -> Export:
+def collect(state_dir: Path, *, cdi: CdiStore, boot_id: str, exporter: Exporter) -> Export:
     """What the journal holds. :raises AgentError: it cannot be read."""
-    export, journal, cdi = Export(), Journal(state_dir), CdiStore(cdi_root)
+    export, journal, driver = Export(), Journal(state_dir), exporter.driver
     for uid in journal.entries():
         try:
             record = journal.read(uid)
             if record is None:
                 continue  # unprepared since it was listed
             seen = cdi.device_names(uid)
-            export.claims[uid] = express(record, driver=GPU_DRIVER, boot_id=boot_id, seen=seen)
+            claim = exporter.express(record, driver=driver, boot_id=boot_id, seen=seen)
+            export.claims[uid] = claim
         except Damaged as damage:
             export.left_out[uid] = f"its record cannot be used: {damage.reason}"
         except Inexpressible as error:

@@ -107,11 +107,12 @@ PreparedPlace: TypeAlias = PreparedChannel | PreparedDaemon
 class PreparedEntry(msgspec.Struct, frozen=True):
     """A device: exactly one of these is there, absent ones of the first two are written as null.
 
-    The last two are in the checkpoint of ComputeDomains, which has none of the others.
+    The last two are in the checkpoint of ComputeDomains, which has none of the others, and both of
+    these.
     """
 
-    gpu: PreparedGpu | None = None
-    mig: PreparedMig | None = None
+    gpu: PreparedGpu | UnsetType | None = None
+    mig: PreparedMig | UnsetType | None = None
     vfio: PreparedVfio | UnsetType | None = UNSET
     channel: PreparedChannel | UnsetType | None = UNSET
     daemon: PreparedDaemon | UnsetType | None = UNSET

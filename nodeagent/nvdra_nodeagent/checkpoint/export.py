@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -61,7 +61,7 @@ class _Opaque(msgspec.Struct, frozen=True):
     parameters: dict[str, Any]
 
 
-class _Config(msgspec.Struct, frozen=True):
+class AllocatedConfig(msgspec.Struct, frozen=True):
     """`DeviceAllocationConfiguration`."""
 
     source: str
@@ -71,14 +71,14 @@ class _Config(msgspec.Struct, frozen=True):
 
 class _Devices(msgspec.Struct, frozen=True):
     results: tuple[_Result, ...]
-    config: tuple[_Config, ...] | UnsetType = UNSET
+    config: tuple[AllocatedConfig, ...] | UnsetType = UNSET
 
 
 class _Allocation(msgspec.Struct, frozen=True):
     devices: _Devices
 
 
-class _Status(msgspec.Struct, frozen=True):
+class ClaimStatus(msgspec.Struct, frozen=True):
     """As much of a claim's status as its record knows: what the earlier driver compares claims by.
 
     Of configs there is only what says which time slices are set: without it, whoever takes the
@@ -88,18 +88,54 @@ class _Status(msgspec.Struct, frozen=True):
     allocation: _Allocation
 
 
+class Express(Protocol):
+    """Says in the format what a record of one driver does."""
+
+    def __call__(
+        self, record: Record, *, driver: str, boot_id: str, seen: Sequence[str]
+    ) -> ClaimEntry:
+        """`seen` are the devices in the claim's CDI file. :raises Inexpressible: see there."""
+        ...
+
+
 def express(record: Record, *, driver: str, boot_id: str, seen: Sequence[str]) -> ClaimEntry:
-    """`seen` are the devices in the claim's CDI file. :raises Inexpressible: see there."""
-    if record.boot_id != boot_id:
-        raise Inexpressible("it was prepared before the node's last boot")
-    if not {held.device for held in record.devices} <= set(seen):
-        raise Inexpressible("it is not prepared completely: its CDI file lacks devices")
+    """Of a claim for GPUs: an `Express`."""
+    check_complete(record, boot_id=boot_id, seen=seen)
     sliced = _sliced_gpus(record)
-    results = tuple(_result(held, driver) for held in record.devices)
     return ClaimEntry(
         state=COMPLETED,
-        status=_Status(_Allocation(_Devices(results, _configs(record, sliced, driver) or UNSET))),
+        status=status_of(record, driver=driver, configs=_configs(record, sliced, driver)),
         groups=_groups(record.devices, sliced),
+    )
+
+
+def check_complete(record: Record, *, boot_id: str, seen: Sequence[str]) -> None:
+    """:raises Inexpressible: the claim is not prepared, or not any more."""
+    if record.boot_id != boot_id:
+        raise Inexpressible("it was prepared before the node's last boot")
+    if not {held.device for held in record.devices if held.cdi_ids} <= set(seen):
+        raise Inexpressible("it is not prepared completely: its CDI file lacks devices")
+
+
+def status_of(record: Record, *, driver: str, configs: tuple[AllocatedConfig, ...]) -> ClaimStatus:
+    """With these configs of the driver."""
+    results = tuple(_result(held, driver) for held in record.devices)
+    return ClaimStatus(_Allocation(_Devices(results, configs or UNSET)))
+
+
+def a_config(request: str, driver: str, parameters: dict[str, Any]) -> AllocatedConfig:
+    """From the claim, for one of its requests."""
+    return AllocatedConfig("FromClaim", (request,), _Opaque(driver, parameters))
+
+
+def answered(held: HeldDevice) -> KubeletDevice:
+    """What the kubelet was told of the device."""
+    return KubeletDevice(
+        requests=(held.request,),
+        pool=held.pool,
+        name=held.device,
+        cdi_ids=held.cdi_ids or None,
+        share_id=held.share_id or UNSET,
     )
 
 
@@ -114,12 +150,11 @@ def _sliced_gpus(record: Record) -> dict[str, int]:
     return found
 
 
-def _configs(record: Record, sliced: Mapping[str, int], driver: str) -> tuple[_Config, ...]:
+def _configs(record: Record, sliced: Mapping[str, int], driver: str) -> tuple[AllocatedConfig, ...]:
     """One for each request that has time slices: all GPUs of a request have the same."""
     intervals = {held.request: sliced[held.uuid] for held in record.devices if held.uuid in sliced}
     return tuple(
-        _Config("FromClaim", (request,), _Opaque(driver, _slicing(interval)))
-        for request, interval in intervals.items()
+        a_config(request, driver, _slicing(interval)) for request, interval in intervals.items()
     )
 
 
@@ -149,16 +184,9 @@ def _groups(devices: Sequence[HeldDevice], sliced: Mapping[str, int]) -> tuple[G
 
 
 def _prepared(held: HeldDevice) -> PreparedEntry:
-    answered = KubeletDevice(
-        requests=(held.request,),
-        pool=held.pool,
-        name=held.device,
-        cdi_ids=held.cdi_ids,
-        share_id=held.share_id or UNSET,
-    )
     if held.type == "gpu":
-        return PreparedEntry(gpu=PreparedGpu(GpuInfo(held.uuid), answered))
-    return PreparedEntry(mig=PreparedMig(_mig(held), answered))
+        return PreparedEntry(gpu=PreparedGpu(GpuInfo(held.uuid), answered(held)))
+    return PreparedEntry(mig=PreparedMig(_mig(held), answered(held)))
 
 
 def _mig(held: HeldDevice) -> MigInfo:
