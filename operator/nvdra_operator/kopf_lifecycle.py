@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import kopf
@@ -16,6 +17,7 @@ import structlog
 from nvdra_api.names import API_GROUP, API_VERSION_NAME, FINALIZER_COMPUTE_DOMAIN
 from nvdra_kube.errors import ApiError
 from nvdra_kube.http_stack import aiohttp
+from nvdra_kube.transport import Exchange
 from nvdra_operator import __version__
 from nvdra_operator.gate import NotLeading
 from nvdra_operator.kopf_storage import Forgetful, NoDiffBase
@@ -36,6 +38,7 @@ _RETRY_S: Final = 1.0
 _FINALIZER_S: Final = 5.0
 _KEEPER_ENDS_IN_S: Final = 60.0
 _GOODBYE_S: Final = 0.05
+_VERBS: Final = {"GET": "list", "PATCH": "patch", "POST": "create", "DELETE": "delete"}
 _READING: Final = ("GET", "HEAD", "OPTIONS")
 _KEEP_ID: Final = "keep"
 _TEAR_DOWN_ID: Final = "tear-down"
@@ -45,11 +48,18 @@ class KopfLifecycle:
     """`run` belongs to a task of the program's loop."""
 
     def __init__(
-        self, domains: Domains, *, access: Callable[[], Awaitable[Access]], gate: WriteGate
+        self,
+        domains: Domains,
+        *,
+        access: Callable[[], Awaitable[Access]],
+        gate: WriteGate,
+        observe: Callable[[Exchange], None] = lambda _: None,
     ) -> None:
+        """`observe` is called, in Kopf's thread, after each of its HTTP requests."""
         self._domains = domains
         self._access = access
         self._gate = gate
+        self._observe = observe
         self._loop: asyncio.AbstractEventLoop | None = None
         self._keeping: set[asyncio.Task[Any]] = set()
         self._leaving: dict[str, asyncio.Task[None]] = {}
@@ -112,7 +122,7 @@ class KopfLifecycle:
         @kopf.on.login(registry=registry)
         async def login(**_: Any) -> Any:
             access = await self._access()
-            sessions.append(kopf_session(access, self._gate))
+            sessions.append(kopf_session(access, self._gate, observe=self._observe))
             return kopf.AiohttpSession(server=access.url, aiohttp_session=sessions[-1])
 
         @kopf.daemon(*where, registry=registry, id=_KEEP_ID)
@@ -214,7 +224,9 @@ def _settings() -> kopf.OperatorSettings:
     return settings
 
 
-def kopf_session(access: Access, gate: WriteGate) -> aiohttp.ClientSession:
+def kopf_session(
+    access: Access, gate: WriteGate, *, observe: Callable[[Exchange], None] = lambda _: None
+) -> aiohttp.ClientSession:
     """Kopf's way to the API server: our credentials, our gate. Kopf closes it."""
 
     async def authorised(
@@ -223,15 +235,12 @@ def kopf_session(access: Access, gate: WriteGate) -> aiohttp.ClientSession:
         value = await access.credentials.authorization()
         if value:
             request.headers["Authorization"] = value
-        if request.method in _READING:
-            response = await handler(request)
-        else:
-            what = f"{request.method} {request.url.path}"
-            try:
-                response = await gate.guard(what, lambda: handler(request))
-            except NotLeading as error:
-                # An error that Kopf knows: it waits in a line of the log, until it is stopped.
-                raise aiohttp.ClientConnectionError(str(error)) from error
+        began_s, status = time.monotonic(), 0
+        try:
+            response = await _sent(request, handler, gate)
+            status = response.status
+        finally:
+            observe(_exchange(request, status, time.monotonic() - began_s))
         if response.status == 401:
             access.credentials.refused()
         return response
@@ -241,6 +250,33 @@ def kopf_session(access: Access, gate: WriteGate) -> aiohttp.ClientSession:
         headers={"User-Agent": f"nvdra-controller/{__version__} kopf"},
         middlewares=(authorised,),
         read_bufsize=2**21,
+    )
+
+
+async def _sent(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType, gate: WriteGate
+) -> aiohttp.ClientResponse:
+    if request.method in _READING:
+        return await handler(request)
+    what = f"{request.method} {request.url.path}"
+    try:
+        return await gate.guard(what, lambda: handler(request))
+    except NotLeading as error:
+        # An error that Kopf knows: it waits in a line of the log, until it is stopped.
+        raise aiohttp.ClientConnectionError(str(error)) from error
+
+
+def _exchange(request: aiohttp.ClientRequest, status: int, duration_s: float) -> Exchange:
+    """The request in the words of our own client."""
+    verb = _VERBS.get(request.method, "get")
+    if verb == "list" and request.url.query.get("watch"):
+        verb = "watch"
+    about_domains = COMPUTE_DOMAINS.plural in request.url.parts
+    return Exchange(
+        verb if about_domains else "get",
+        COMPUTE_DOMAINS.plural if about_domains else "discovery",
+        status,
+        duration_s,
     )
 
 

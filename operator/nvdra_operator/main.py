@@ -58,24 +58,24 @@ async def _run(options: Options) -> None:
         loop.add_signal_handler(number, stop.set)
     metrics = ControllerMetrics()
 
-    def count(exchange: Exchange) -> None:
-        metrics.api_called(exchange.verb, exchange.resource, exchange.status, exchange.duration_s)
-
     access = _access_of(options)
     lease_s = options.election.request_timeout_s if options.election else 5.0
     async with AsyncExitStack() as stack:
         api = await stack.enter_async_context(
-            KubeSession(access, {"user_agent": _USER_AGENT, "observe": count})
+            KubeSession(access, {"user_agent": _USER_AGENT, "observe": metrics.api_called})
         )
         lease_api = await stack.enter_async_context(
-            KubeSession(access, {"user_agent": _USER_AGENT, "observe": count, "timeout_s": lease_s})
+            KubeSession(
+                access,
+                {"user_agent": _USER_AGENT, "observe": metrics.api_called, "timeout_s": lease_s},
+            )
         )
         program = Program(
             options,
             api=api,
             lease_api=lease_api,
             metrics=metrics,
-            lifecycle=_lifecycle_of(options, access),
+            lifecycle=_lifecycle_of(options, access, metrics.api_called),
         )
         if options.http_endpoint:
             await stack.enter_async_context(_endpoint(options, program, metrics))
@@ -96,13 +96,17 @@ def _access_of(options: Options) -> Callable[[], Awaitable[Access]]:
     return access
 
 
-def _lifecycle_of(options: Options, access: Callable[[], Awaitable[Access]]) -> LifecycleOf:
+def _lifecycle_of(
+    options: Options,
+    access: Callable[[], Awaitable[Access]],
+    count: Callable[[Exchange], None],
+) -> LifecycleOf:
     if options.lifecycle == "mirror":
         return lambda mirror, domains, _: MirrorLifecycle(mirror, domains)
     # Here, not above: simulations do without it, and it takes 20 MiB.
     from nvdra_operator.kopf_lifecycle import KopfLifecycle
 
-    return lambda _, domains, gate: KopfLifecycle(domains, access=access, gate=gate)
+    return lambda _, domains, gate: KopfLifecycle(domains, access=access, gate=gate, observe=count)
 
 
 def _endpoint(

@@ -19,6 +19,8 @@ from nvdra_api.domains import NOT_READY, READY
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from nvdra_kube.transport import Exchange
+
 FORMATION_BUCKETS_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 _NONE: Final = {READY: 0, NOT_READY: 0}
 
@@ -68,10 +70,12 @@ class ControllerMetrics:
         """A domain became ready."""
         self._formation.observe(duration_s)
 
-    def api_called(self, verb: str, resource: str, code: int, duration_s: float) -> None:
-        self._requests.labels(verb, resource, str(code)).inc()
+    def api_called(self, exchange: Exchange) -> None:
+        """Any thread may tell of a call."""
+        verb = exchange.verb
+        self._requests.labels(verb, exchange.resource, str(exchange.status)).inc()
         if verb != "watch":
-            self._request_time.labels(verb).observe(duration_s)
+            self._request_time.labels(verb).observe(exchange.duration_s)
 
 
 class _Live(Collector):

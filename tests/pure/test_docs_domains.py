@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 import nvdra_nodeagent.imex
 from nvdra_api.domains import READY
 from nvdra_api.gates import FeatureGates
+from nvdra_kube.transport import Exchange
 from nvdra_nodeagent.computedomain.daemon_words import DaemonWords
 from nvdra_nodeagent.computedomain.metrics import DomainMetrics
 from nvdra_nodeagent.computedomain.options import DOMAIN_FLAGS
@@ -101,7 +102,7 @@ def test_the_controllers_options_without_effect_are_named() -> None:
 def test_the_table_of_the_controllers_metrics_is_that_of_the_program() -> None:
     metrics = ControllerMetrics()
     metrics.formed(1.0)
-    metrics.api_called("get", "nodes", 200, 0.1)
+    metrics.api_called(Exchange("get", "nodes", 200, 0.1))
     rows = rows_under(CONTROLLER, "Metrics")
     written = {code(row["metric"])[0]: (row["type"], set(code(row["labels"]))) for row in rows}
     assert written == _families(metrics.registry.collect())

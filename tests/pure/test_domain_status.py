@@ -140,7 +140,7 @@ def test_a_node_whose_daemon_went_is_not_ready_for_that_reason() -> None:
     entry = {"name": "n0", "ipAddress": "10.0.0.0", "cliqueID": CLIQUE, "index": 0}
     settings = some_settings(gates=FeatureGates.parse("ComputeDomainCliques=false"))
     domain = {**scene.domain, "status": {"nodes": [{**entry, "status": "Ready"}]}}
-    gone = a_whole_scene(domain=domain, nodes=scene.nodes)
+    gone = a_whole_scene(settings, domain=domain, nodes=scene.nodes)
     found = assess(
         gone,
         settings,

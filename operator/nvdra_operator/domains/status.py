@@ -39,16 +39,18 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assessment:
-    """The status as it should be; `findings` are what its conditions say."""
+    """The status as it should be; `findings` are what its conditions say, `missing` nodes that
+    joined and do not take part yet."""
 
     status: str
     nodes: tuple[Body, ...]
     findings: tuple[Finding, ...]
+    missing: frozenset[str] = frozenset()
 
     @property
     def is_formed(self) -> bool:
-        """Ready, with nodes in it."""
-        return self.status == READY and bool(self.nodes)
+        """Ready, with nodes in it, and with all that have joined."""
+        return self.status == READY and bool(self.nodes) and not self.missing
 
 
 def assess(
@@ -67,13 +69,14 @@ def assess(
         return Assessment(
             status=READY if ready.holds else NOT_READY, nodes=(), findings=(ready, accepted)
         )
-    hindrances = hindrances or {}
-    ready = _ready(scene, accepted, membership, hindrances)
-    connected = _connected(membership, hindrances, scene.limit(settings.max_nodes))
+    missing = _missing(membership, hindrances or {})
+    ready = _ready(scene, accepted, membership, missing, hindrances or {})
+    connected = _connected(membership, missing, scene.limit(settings.max_nodes))
     return Assessment(
         status=READY if ready.holds else NOT_READY,
         nodes=membership.entries,
         findings=(ready, accepted, connected),
+        missing=frozenset(missing),
     )
 
 
@@ -126,12 +129,15 @@ def _host_managed(accepted: Finding) -> Finding:
 
 
 def _ready(
-    scene: Scene, accepted: Finding, membership: Membership, hindrances: Mapping[str, str]
+    scene: Scene,
+    accepted: Finding,
+    membership: Membership,
+    missing: Mapping[str, str],
+    hindrances: Mapping[str, str],
 ) -> Finding:
     if not accepted.holds:
         return Finding(CONDITION_READY, False, accepted.reason, accepted.message)
     entries = membership.entries
-    missing = _missing(membership, hindrances)
     pending = f"; waiting for {_told(missing)}" if missing else ""
     expected = (scene.domain.get("spec") or {}).get("numNodes") or 0
     if membership.overflow:
@@ -157,7 +163,7 @@ def _missing(membership: Membership, hindrances: Mapping[str, str]) -> dict[str,
     return {name: why for name, why in hindrances.items() if why and name not in listed}
 
 
-def _connected(membership: Membership, hindrances: Mapping[str, str], limit: int) -> Finding:
+def _connected(membership: Membership, missing: Mapping[str, str], limit: int) -> Finding:
     """Whether every node can share memory with every other one."""
     kind = CONDITION_CONNECTED
     if membership.overflow:
@@ -169,7 +175,7 @@ def _connected(membership: Membership, hindrances: Mapping[str, str], limit: int
             "is it of this version?"
         )
         return Finding(kind, False, "CliqueUnknown", message)
-    if missing := _missing(membership, hindrances):
+    if missing:
         return Finding(kind, False, "WaitingForDaemons", _told(missing)[:_MAX_MESSAGE])
     if membership.without_fabric:
         message = f"nodes without an NVLink fabric: {_listed(membership.without_fabric)}"

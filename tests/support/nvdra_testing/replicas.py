@@ -88,11 +88,18 @@ async def a_replica(
         environ={},
         version="test",
     )
+    metrics = ControllerMetrics()
     async with AsyncExitStack() as stack:
         line = await stack.enter_async_context(TappedServer(store))
         api, lease_api = [
             await stack.enter_async_context(
-                KubeSession.connect(line.url, ca_pem=line.ca_pem, token=line.token, timeout_s=10.0)
+                KubeSession.connect(
+                    line.url,
+                    ca_pem=line.ca_pem,
+                    token=line.token,
+                    timeout_s=10.0,
+                    observe=metrics.api_called,
+                )
             )
             for _ in range(2)
         ]
@@ -103,13 +110,14 @@ async def a_replica(
             )
 
         overruns: list[str] = []
-        metrics = ControllerMetrics()
         program = Program(
             options,
             api=api,
             lease_api=lease_api,
             metrics=metrics,
-            lifecycle=lambda _, domains, gate: KopfLifecycle(domains, access=access, gate=gate),
+            lifecycle=lambda _, domains, gate: KopfLifecycle(
+                domains, access=access, gate=gate, observe=metrics.api_called
+            ),
             overrun=lambda: overruns.append(name),
         )
         stop = asyncio.Event()
