@@ -211,3 +211,21 @@ async def test_the_gate_says_whether_a_gpu_out_of_the_fabric_is_waited_for(
         assert found is None
     else:
         assert clique == found
+
+
+async def test_a_gpu_that_was_passed_over_is_looked_at_again_soon(tmp_path: Path) -> None:
+    hardware = simulated(tmp_path, "gb200")
+    hardware.set_fabric(clique=3, cluster=CLUSTER, state=FabricState.IN_PROGRESS)
+    told: list[str] = []
+    keeper = FabricKeeper(
+        hardware.machine.nvml, Rules(strict=False), on_change=told.append, unsettled_s=0.05
+    )
+    running = asyncio.create_task(keeper.run())
+    async with asyncio.timeout(20):
+        await keeper.wait_settled()
+        assert keeper.clique == ""
+        hardware.set_fabric(clique=3, cluster=CLUSTER)
+        while not keeper.known:
+            await asyncio.sleep(0.01)
+    running.cancel()
+    assert told == ["", f"{CLUSTER}.3"]

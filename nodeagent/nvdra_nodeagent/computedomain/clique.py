@@ -54,6 +54,14 @@ def clique_of(gpus: Iterable[GpuFabric], *, strict: bool, partitioned: bool = Fa
     return next(iter(found), "")
 
 
+def is_registering(gpu: GpuFabric) -> bool:
+    """Whether the GPU may still join the fabric."""
+    return gpu.info is not None and gpu.info.state in (
+        FabricState.NOT_STARTED,
+        FabricState.IN_PROGRESS,
+    )
+
+
 def _problem(info: FabricInfo) -> str:
     if info.state != FabricState.COMPLETED:
         known = {state.value: state.name.lower() for state in FabricState}

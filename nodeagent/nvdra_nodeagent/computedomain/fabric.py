@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
-from nvdra_nodeagent.computedomain.clique import FabricUnsettled, GpuFabric, clique_of
+from nvdra_nodeagent.computedomain.clique import (
+    FabricUnsettled,
+    GpuFabric,
+    clique_of,
+    is_registering,
+)
 from nvdra_nodeagent.computedomain.driver_version import check_names_possible
 from nvdra_nodeagent.errors import NodeFault, Retryable
 from nvdra_nodeagent.hardware.errors import HardwareError, NotSupported
@@ -23,6 +28,9 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 INTERVAL_S: Final = 600.0
+UNSETTLED_S: Final = 30.0
+"""Where a GPU is passed over that has not registered (yet): the node may still join a clique."""
+
 _FIRST_PAUSE_S: Final = 0.5
 _LAST_PAUSE_S: Final = 10.0
 
@@ -64,11 +72,14 @@ class FabricKeeper:
         *,
         on_change: Callable[[str], None] = lambda clique: None,
         interval_s: float = INTERVAL_S,
+        unsettled_s: float = UNSETTLED_S,
     ) -> None:
         self._nvml = nvml
         self._rules = rules
         self._on_change = on_change
         self._interval_s = interval_s
+        self._unsettled_s = unsettled_s
+        self._passed_over = False
         self._clique: str | None = None
         self._settled = asyncio.Event()
         self._changed = asyncio.Event()
@@ -111,7 +122,9 @@ class FabricKeeper:
                 pause_s = min(2 * pause_s, _LAST_PAUSE_S)
                 continue
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._interval_s):
+                async with asyncio.timeout(
+                    self._unsettled_s if self._passed_over else self._interval_s
+                ):
                     await self._changed.wait()
 
     def look_again(self) -> None:
@@ -143,6 +156,7 @@ class FabricKeeper:
         answers = [GpuFabric(device.pci_bus_id(), _info(device)) for device in devices]
         if not answers:
             raise FabricUnsettled("the driver shows no GPU")
+        self._passed_over = any(map(is_registering, answers))
         rules = self._rules
         found = clique_of(answers, strict=rules.strict, partitioned=rules.partitioned)
         if found and rules.by_name:
