@@ -8,12 +8,14 @@ import pytest
 
 from nvdra_api.names import NAMESPACE
 from nvdra_kube.resources import LEASES
+from nvdra_sim.cluster.kubelet.interpreter import InterpretedRuntime
 from nvdra_testing.domain_ring import domain_ring
+from nvdra_testing.imex import is_running
 
 if TYPE_CHECKING:
     from nvdra_testing.domain_ring import DomainRing
 
-pytestmark = [pytest.mark.namespaces, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 TWO = ("node-1", "node-2")
 WITHOUT_CLIQUES = "ComputeDomainCliques=false"
@@ -29,6 +31,7 @@ def nodes_file(ring: DomainRing, uid: str, node: str) -> list[str]:
     return (ring.shared(uid, node) / "nodes.cfg").read_text().split()
 
 
+@pytest.mark.namespaces
 async def test_without_cliques_the_domain_itself_lists_its_members() -> None:
     async with domain_ring(2, gates=WITHOUT_CLIQUES) as ring, ring.formed(TWO) as domain:
         assert await ring.cliques_of(domain.uid) == []
@@ -39,6 +42,7 @@ async def test_without_cliques_the_domain_itself_lists_its_members() -> None:
             assert await ring.channels(pod, node) == ["channel0"]
 
 
+@pytest.mark.namespaces
 async def test_by_address_nobody_is_released_before_all_nodes_are_there() -> None:
     async with domain_ring(2, gates=BY_ADDRESS) as ring:
         name = ring.name()
@@ -60,6 +64,7 @@ async def test_by_address_nobody_is_released_before_all_nodes_are_there() -> Non
             assert set(nodes_file(ring, uid, node)) == addresses
 
 
+@pytest.mark.namespaces
 async def test_a_domain_forms_under_the_other_controller_when_the_leader_is_killed() -> None:
     async with domain_ring(1, controllers=2, lifecycle="kopf", controller_flags=SOON) as ring:
         holder = await leader(ring)
@@ -69,6 +74,16 @@ async def test_a_domain_forms_under_the_other_controller_when_the_leader_is_kill
         async with ring.formed(TWO[:1]) as domain:
             assert set(await ring.nodes_of(domain.name)) == {"node-1"}
             assert await leader(ring) != holder
+
+
+async def test_where_namespaces_are_not_allowed_daemons_are_plain_processes() -> None:
+    runtime = InterpretedRuntime(reason="a test")
+    async with domain_ring(2, runtime=runtime) as ring, ring.formed(TWO) as domain:
+        daemons = [await ring.daemon_process(domain.uid, node) for node in TWO]
+        imex = [await ring.imex(domain.uid, node) for node in TWO]
+        for pod, node in zip(domain.pods, TWO, strict=True):
+            assert "no namespaces on this machine" in " ".join(await ring.channels(pod, node))
+    assert not any(map(is_running, [*daemons, *imex]))
 
 
 async def leader(ring: DomainRing) -> str:

@@ -3,37 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import yaml
 
 from nvdra_api.names import COMPUTE_DOMAIN_DRIVER, GPU_DRIVER, NAMESPACE
-from nvdra_kube.resources import DEVICE_CLASSES, NAMESPACES, NODES, RESOURCE_SLICES
+from nvdra_kube.resources import DEVICE_CLASSES, NAMESPACES, RESOURCE_SLICES
+from nvdra_sim.cluster import by_hand
 from nvdra_sim.cluster.access import ApiAccess
 from nvdra_sim.cluster.apiserver import ApiServer, ClusterStore, LocalApi
 from nvdra_sim.cluster.controllers import ControllerManager
-from nvdra_sim.cluster.domains import (
-    CONTROLLER_MODULE,
-    controller_arguments,
-    controllers,
-    install_definitions,
-)
+from nvdra_sim.cluster.domains import controllers, install_definitions
 from nvdra_sim.cluster.kubelet import ImageStore
 from nvdra_sim.cluster.kubelet.driver_image import driver_images
-from nvdra_sim.cluster.node import (
-    AGENT_MODULE,
-    DOMAIN_AGENT_MODULE,
-    AgentSetup,
-    MachineChoice,
-    NodeDirectories,
-    SimulatedNode,
-)
+from nvdra_sim.cluster.node import AgentSetup, MachineChoice, SimulatedNode
 from nvdra_sim.cluster.node_lifecycle import mark_reachable, mark_unreachable
 from nvdra_sim.cluster.parts import ClusterBroken, Parts
 from nvdra_sim.cluster.scheduler import Scheduler
@@ -43,10 +31,9 @@ if TYPE_CHECKING:
 
     from nvdra_sim.cluster.agent_process import AgentProcess
     from nvdra_sim.cluster.domains import ControllerProcess, DomainPlan
+    from nvdra_sim.cluster.kubelet.container import ContainerRuntime
 
 __all__ = ["ClusterBroken", "ClusterNotReady", "ClusterPlan", "EmbeddedCluster", "embedded_cluster"]
-
-NODE_BY_HAND: Final = "node-1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +41,8 @@ class ClusterPlan:
     """What to start. `nodes` may be 0: a control plane alone.
 
     `gpus` False leaves the GPU driver out, `compute_domains` None the controller and the driver of
-    ComputeDomains; the API serves them all the same.
+    ComputeDomains; the API serves them all the same. `runtime` runs containers; by default what the
+    machine allows does.
     """
 
     nodes: int = 1
@@ -62,6 +50,7 @@ class ClusterPlan:
     feature_gates: str = ""
     gpus: bool = True
     compute_domains: DomainPlan | None = None
+    runtime: ContainerRuntime | None = None
 
 
 class ClusterNotReady(Exception):
@@ -156,7 +145,11 @@ class EmbeddedCluster:
         number = len(self.nodes) + 1
         name = f"node-{number}"
         node = SimulatedNode(
-            name=name, root=self.root / f"n{number}", api=self.api, images=self.images
+            name=name,
+            root=self.root / f"n{number}",
+            api=self.api,
+            images=self.images,
+            runtime=self.plan.runtime,
         )
         self.nodes.append(node)
         self._start(name)
@@ -164,16 +157,7 @@ class EmbeddedCluster:
 
     def commands_by_hand(self) -> list[list[str]]:
         """Command lines of agents and controller, for a cluster without nodes."""
-        directories = NodeDirectories(self.root / "by-hand")
-        kubeconfig = ["--kubeconfig", str(self.kubeconfig)]
-        agent = [*directories.agent_arguments(NODE_BY_HAND, self.plan.machine), *kubeconfig]
-        domains = [*agent, "--namespace", NAMESPACE]
-        controller = ["--pod-name", "controller", *controller_arguments("mirror"), *kubeconfig]
-        return [
-            [*_program("nvdra-gpu-plugin", AGENT_MODULE), *agent],
-            [*_program("nvdra-compute-domain-plugin", DOMAIN_AGENT_MODULE), *domains],
-            [*_program("nvdra-controller", CONTROLLER_MODULE), *controller],
-        ]
+        return by_hand.commands(self.plan.machine, root=self.root, kubeconfig=self.kubeconfig)
 
     def _start(self, name: str) -> None:
         node, plan = self.node(name), self.plan
@@ -231,7 +215,7 @@ async def embedded_cluster(plan: ClusterPlan, *, root: Path) -> AsyncIterator[Em
         access = _write_access(server, root)
         await _install(api)
         if not plan.nodes:
-            await _prepare_node_by_hand(api, root)
+            await by_hand.prepare(api, root)
         parts = await stack.enter_async_context(Parts())
         images = ImageStore(root / "images", own=driver_images())
         cluster = EmbeddedCluster(root, plan, store, api, server, nodes, access, images, parts)
@@ -278,13 +262,6 @@ def _write_access(server: ApiServer, root: Path) -> ApiAccess:
     return ApiAccess(host="127.0.0.1", port=server.port, service_account_dir=directory)
 
 
-async def _prepare_node_by_hand(api: LocalApi, root: Path) -> None:
-    """An agent needs its Node object and its directories, also where no kubelet makes them."""
-    NodeDirectories(root / "by-hand").create()
-    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE_BY_HAND}}
-    await api.create(NODES, node)
-
-
 async def _install(api: LocalApi) -> None:
     """The objects that the driver's installation brings."""
     await api.create(NAMESPACES, {"metadata": {"name": NAMESPACE}})
@@ -292,9 +269,3 @@ async def _install(api: LocalApi) -> None:
     text = (resources.files("nvdra_sim.cluster") / "install" / "deviceclasses.yaml").read_text()
     for body in yaml.safe_load_all(text):
         await api.create(DEVICE_CLASSES, body)
-
-
-def _program(name: str, module: str) -> list[str]:
-    """Beside the interpreter: whoever runs `.venv/bin/nvdra` need not have it in PATH."""
-    beside = Path(sys.executable).with_name(name)
-    return [str(beside)] if beside.exists() else [sys.executable, "-m", module]

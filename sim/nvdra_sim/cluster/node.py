@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nvdra_kube.api import KubeApi
     from nvdra_sim.cluster.access import ApiAccess
     from nvdra_sim.cluster.kubelet import ImageStore
+    from nvdra_sim.cluster.kubelet.container import ContainerRuntime
 
 AGENT_MODULE: Final = "nvdra_nodeagent.main"
 DOMAIN_AGENT_MODULE: Final = "nvdra_nodeagent.compute_domain_main"
@@ -103,11 +104,20 @@ class NodeDirectories:
 class SimulatedNode:
     """One node: a kubelet in this process, and agents that `agent()` and `domain_agent()` make."""
 
-    def __init__(self, *, name: str, root: Path, api: KubeApi, images: ImageStore) -> None:
+    def __init__(
+        self,
+        *,
+        name: str,
+        root: Path,
+        api: KubeApi,
+        images: ImageStore,
+        runtime: ContainerRuntime | None = None,
+    ) -> None:
+        """`runtime` as the kubelet has it."""
         self.name = name
         self.directories = NodeDirectories(root)
         self.directories.create()
-        self._api, self._images = api, images
+        self._api, self._images, self._runtime = api, images, runtime
         self.kubelet = self._kubelet()
 
     def boot(self) -> None:
@@ -148,6 +158,7 @@ class SimulatedNode:
             node=self.name,
             root=self.directories.root,
             images=self._images,
+            runtime=self._runtime,
             boot_id=boot_id if boot_id.exists() else None,
         )
 

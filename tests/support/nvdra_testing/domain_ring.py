@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from nvdra_kube.api import Body, Resource
+    from nvdra_sim.cluster.kubelet.container import ContainerRuntime
 
 PATIENCE_S: Final = 60.0
 FABRIC_CLIQUE: Final = "6e766472-6120-5369-6d75-6c6174656420.1"
@@ -288,7 +289,9 @@ class DomainRing:
 
 
 @asynccontextmanager
-async def domain_ring(nodes: int, *, gates: str = "", **plan: Any) -> AsyncIterator[DomainRing]:
+async def domain_ring(
+    nodes: int, *, gates: str = "", runtime: ContainerRuntime | None = None, **plan: Any
+) -> AsyncIterator[DomainRing]:
     """A ring of nodes in one NVLink clique that is ready. `plan`: fields of `DomainPlan`.
 
     It runs in a task of its own: fixtures may end elsewhere than where they began.
@@ -302,6 +305,7 @@ async def domain_ring(nodes: int, *, gates: str = "", **plan: Any) -> AsyncItera
             machine=MachineChoice(profile="gb200"),
             feature_gates=gates,
             gpus=False,
+            runtime=runtime,
             compute_domains=DomainPlan(**plan),
         )
         running = asyncio.create_task(_run(wanted, Path(root), started, end), name="ring")

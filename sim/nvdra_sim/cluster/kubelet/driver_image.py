@@ -56,7 +56,7 @@ class DriverImage:
 
     def host_command(self, program: str) -> tuple[str, ...]:
         module = self.programs.get(program)
-        return (sys.executable, "-m", module) if module else ()
+        return (sys.executable, "-c", f"from {module} import main; main()") if module else ()
 
     def build(self, root: Path) -> None:
         build_root(root, _SHELL)
