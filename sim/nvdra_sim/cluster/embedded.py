@@ -7,7 +7,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import resources
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
@@ -28,6 +27,7 @@ from nvdra_sim.cluster.scheduler import Scheduler
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Sequence
+    from pathlib import Path
 
     from nvdra_sim.cluster.agent_process import AgentProcess
     from nvdra_sim.cluster.domains import ControllerProcess, DomainPlan
