@@ -73,12 +73,7 @@ class DomainAgent(NodeAgent):
         self._site = site
         self._state_dir = site.make_directories()
         self._is_ending: Callable[[], bool] = lambda: False
-        self.keeper = InventoryKeeper(
-            machine, on_change=self._take_inventory, interval_s=options.common.rescan_interval
-        )
-        metrics.watch_inventory(lambda: self.keeper.age_s)
-        fabric = GatedFabric(gates, host_managed=site.host_managed)
-        self.fabric = FabricKeeper(machine.nvml, fabric, on_change=lambda clique: self._publish())
+        self._make_keepers()
         self.directories = site.directories(self._state_dir)
         self._make_followers()
         self._store = site.cdi_store()
@@ -100,6 +95,20 @@ class DomainAgent(NodeAgent):
             beside_others=beside_others,
         )
         metrics.count_slice_writes(self.publisher.writes)
+
+    def _make_keepers(self) -> None:
+        """Whoever looks at the hardware."""
+        site = self._site
+        self.keeper = InventoryKeeper(
+            site.machine,
+            on_change=self._take_inventory,
+            interval_s=site.options.common.rescan_interval,
+        )
+        site.metrics.watch_inventory(lambda: self.keeper.age_s)
+        rules = GatedFabric(site.gates, host_managed=site.host_managed)
+        self.fabric = FabricKeeper(
+            site.machine.nvml, rules, on_change=lambda clique: self._publish()
+        )
 
     def _make_followers(self) -> None:
         """Whoever goes by what claims hold."""
