@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nvdra_api.gates import FeatureGates
 from nvdra_api.names import (
     ANNOTATION_PROTOCOL,
     ANNOTATION_TEMPLATE,
@@ -82,11 +83,23 @@ def test_a_domain_in_another_namespace_of_the_driver_keeps_its_daemon_set_there(
 
 
 @pytest.mark.parametrize("busy", [True, False])
-def test_another_image_reaches_a_domain_only_while_it_is_idle(busy: bool) -> None:
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"image": "nvdra:next"},
+        {"gates": FeatureGates.parse("ComputeDomainCliques=false")},
+        {"pull_secrets": ("registry",)},
+        {"daemon_verbosity": 6},
+        {"max_nodes": 9},
+    ],
+)
+def test_other_settings_reach_a_domain_only_while_it_is_idle(
+    busy: bool, changed: dict[str, Any]
+) -> None:
     nodes = (a_joined_node("n1"),) if busy else ()
     scene = a_whole_scene(nodes=nodes)
     wanted = [] if busy else [f"patch DaemonSet computedomain-daemon-{UID}"]
-    assert planned(scene, some_settings(image="nvdra:next")) == wanted
+    assert planned(scene, some_settings(**changed)) == wanted
 
 
 def test_a_daemon_set_of_the_earlier_driver_is_renewed_while_idle_only() -> None:

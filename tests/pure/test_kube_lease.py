@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from nvdra_kube.lease import Elector, LeaseTimes, Role, identity_of
 from nvdra_kube.resources import LEASES
-from nvdra_testing.election import Election, now_s
+from nvdra_testing.election import Election, Worker, now_s
 from nvdra_testing.kube_stub import KubeStub
 
 if TYPE_CHECKING:
@@ -33,10 +33,16 @@ async def election() -> AsyncIterator[Election]:
         await running.close()
 
 
+async def a_leader(it: Election, *, for_s: float) -> Worker:
+    """A candidate without rivals, that many seconds later."""
+    first = it.candidate("a")
+    await asyncio.sleep(for_s)
+    return first
+
+
 async def test_a_lone_candidate_leads_at_once() -> None:
     async with election() as it:
-        first = it.candidate("a")
-        await asyncio.sleep(0.1)
+        first = await a_leader(it, for_s=0.1)
         record = await it.record()
     assert (record.holder, record.duration_s, record.transitions) == ("a", 15, 0)
     assert first.spans[0][0] < 0.1
@@ -52,8 +58,7 @@ async def test_the_log_says_that_the_lease_was_acquired() -> None:
 
 async def test_the_leader_renews_each_retry_period_with_one_request() -> None:
     async with election() as it:
-        first = it.candidate("a")
-        await asyncio.sleep(20.5)
+        first = await a_leader(it, for_s=20.5)
         renewals = [at_s for verb, at_s in first.wire.asked if verb == "update"]
     assert renewals == pytest.approx([2.0 * n for n in range(1, 11)], abs=0.01)
     assert [verb for verb, _ in first.wire.asked][:3] == ["get", "create", "update"]
@@ -90,8 +95,7 @@ async def test_candidates_wait_longer_than_the_retry_period_by_chance() -> None:
 
 async def test_a_released_lease_is_taken_at_the_next_look() -> None:
     async with election() as it:
-        first = it.candidate("a")
-        await asyncio.sleep(0.1)
+        first = await a_leader(it, for_s=0.1)
         second = it.candidate("b")
         await asyncio.sleep(10)
         await first.stop()
@@ -128,8 +132,7 @@ async def test_a_lease_is_renewed_while_the_work_stops() -> None:
 
 async def test_a_killed_leader_is_followed_after_the_lease_duration() -> None:
     async with election() as it:
-        first = it.candidate("a")
-        await asyncio.sleep(0.1)
+        first = await a_leader(it, for_s=0.1)
         second = it.candidate("b")
         await asyncio.sleep(20)
         first.wire.line = "hangs"
@@ -142,8 +145,7 @@ async def test_a_killed_leader_is_followed_after_the_lease_duration() -> None:
 @pytest.mark.parametrize("line", ["hangs", "refuses", "hangs after writes"])
 async def test_work_stops_at_the_renew_deadline_without_a_server(line: str) -> None:
     async with election() as it:
-        first = it.candidate("a")
-        await asyncio.sleep(8.5)
+        first = await a_leader(it, for_s=8.5)
         first.wire.line = line  # type: ignore[assignment]
         await asyncio.sleep(10)
     assert first.spans[0][1] == pytest.approx(18.0, abs=0.01)
@@ -151,8 +153,7 @@ async def test_work_stops_at_the_renew_deadline_without_a_server(line: str) -> N
 
 async def test_one_hung_request_does_not_cost_the_leadership() -> None:
     async with election() as it:
-        first = it.candidate("a")
-        await asyncio.sleep(3.9)
+        first = await a_leader(it, for_s=3.9)
         first.wire.line = "hangs"
         await asyncio.sleep(0.2)
         first.wire.line = "good"
@@ -163,8 +164,7 @@ async def test_one_hung_request_does_not_cost_the_leadership() -> None:
 
 async def test_a_leader_that_lost_stands_again() -> None:
     async with election() as it:
-        first = it.candidate("a")
-        await asyncio.sleep(1)
+        first = await a_leader(it, for_s=1)
         first.wire.line = "refuses"
         await asyncio.sleep(30)
         assert len(first.spans[0]) == 2
@@ -176,8 +176,7 @@ async def test_a_leader_that_lost_stands_again() -> None:
 
 async def test_a_stolen_lease_ends_the_work_at_the_next_renewal() -> None:
     async with election() as it:
-        first = it.candidate("a")
-        await asyncio.sleep(4.5)
+        first = await a_leader(it, for_s=4.5)
         await it.edit(holderIdentity="thief", leaseDurationSeconds=60)
         await asyncio.sleep(3)
         assert first.elector.deadline_s < now_s()
@@ -188,8 +187,7 @@ async def test_a_stolen_lease_ends_the_work_at_the_next_renewal() -> None:
 
 async def test_a_lease_deleted_by_hand_is_made_again() -> None:
     async with election() as it:
-        first = it.candidate("a")
-        await asyncio.sleep(1)
+        first = await a_leader(it, for_s=1)
         await it.api.delete(LEASES, "controller", namespace="default")
         await asyncio.sleep(5)
         assert first.working
@@ -198,8 +196,7 @@ async def test_a_lease_deleted_by_hand_is_made_again() -> None:
 
 async def test_an_update_whose_answer_was_lost_does_not_lock_the_leader_out() -> None:
     async with election() as it:
-        first = it.candidate("a")
-        await asyncio.sleep(1)
+        first = await a_leader(it, for_s=1)
         first.wire.line = "loses answers"
         await asyncio.sleep(4)
         first.wire.line = "good"
@@ -241,8 +238,7 @@ async def test_a_newcomer_does_not_trust_an_old_renew_time() -> None:
             acquireTime="2001-01-01T00:00:00.000000Z",
             leaseTransitions=7,
         )
-        first = it.candidate("a")
-        await asyncio.sleep(30)
+        first = await a_leader(it, for_s=30)
         record = await it.record()
     assert 15.0 <= first.spans[0][0] <= 15.0 + 4.4
     assert record.transitions == 8
@@ -251,8 +247,7 @@ async def test_a_newcomer_does_not_trust_an_old_renew_time() -> None:
 async def test_the_duration_that_counts_is_the_one_in_the_record() -> None:
     async with election() as it:
         await it.edit(holderIdentity="gone", leaseDurationSeconds=40)
-        first = it.candidate("a")
-        await asyncio.sleep(60)
+        first = await a_leader(it, for_s=60)
     assert first.spans[0][0] >= 40.0
 
 
@@ -291,8 +286,7 @@ async def test_what_the_work_raises_comes_out_after_the_release() -> None:
 
 async def test_a_leader_that_neither_renews_nor_stops_is_unhealthy() -> None:
     async with election() as it:
-        first = it.candidate("a")
-        await asyncio.sleep(1)
+        first = await a_leader(it, for_s=1)
         assert first.elector.unhealthy() == ""
         first.elector._renewed_s -= 60
         assert "last renewed" in first.elector.unhealthy()

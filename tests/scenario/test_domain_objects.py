@@ -137,6 +137,33 @@ async def test_a_foreign_template_of_the_name_is_reported_and_left_alone() -> No
             assert await it.template() == foreign
 
 
+async def test_a_foreign_daemon_set_of_the_name_is_reported_and_left_alone() -> None:
+    async with a_cluster() as it:
+        uid = (await it.domain())["metadata"]["uid"]
+        labels = {"app": "theirs"}
+        body = {
+            "metadata": {"name": daemon_set_name(uid), "namespace": NAMESPACE},
+            "spec": {
+                "selector": {"matchLabels": labels},
+                "template": {
+                    "metadata": {"labels": labels},
+                    "spec": {"containers": [{"name": "c", "image": "theirs"}]},
+                },
+            },
+        }
+        foreign = await it.api.create(DAEMON_SETS, body, namespace=NAMESPACE)
+        async with it.running():
+            found = await it.condition("Accepted", reason="NameConflict")
+            assert f"DaemonSet {NAMESPACE}/{daemon_set_name(uid)}" in found["message"]
+            await it.quiet()
+            assert "NameConflict" in await it.events()
+            # What stands in nobody's way is made all the same.
+            assert (await it.template())["metadata"]["labels"][LABEL_COMPUTE_DOMAIN] == uid
+            await it.delete()
+            await it.gone(COMPUTE_DOMAINS, "job", namespace="default")
+        assert await it.daemon_set(uid) == foreign
+
+
 async def test_of_two_domains_with_one_template_name_the_second_waits_for_the_first() -> None:
     async with a_cluster() as it, it.running():
         first = await it.domain("first")
