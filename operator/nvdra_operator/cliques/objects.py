@@ -33,12 +33,15 @@ if TYPE_CHECKING:
 def clique_entries(
     clique: str, slots: Mapping[str, Slot], members: Iterable[Member], old: Mapping[str, Body]
 ) -> list[Body]:
-    """Entries in the order of their slots. A node without an address has none yet."""
+    """Entries in the order of their slots. A node without an address has none yet; the last one of
+    a daemon that is gone counts until another pod has it."""
     here = {member.node: member for member in members}
+    taken = {member.ip for member in here.values()}
     entries = []
     for node, slot in sorted(slots.items(), key=lambda item: item[1].index):
         member = here.get(node)
-        address = (member.ip if member else "") or old.get(node, {}).get("ipAddress") or ""
+        last = old.get(node, {}).get("ipAddress") or ""
+        address = (member.ip if member else "") or ("" if last in taken else last)
         if address:
             ready = member is not None and member.ready and bool(member.ip)
             entries.append(

@@ -35,11 +35,14 @@ def plan_members(
     """Cliques, or without them the entries of `status.nodes`, and the labels of pods.
 
     `gone` are the seats on which a live read found no daemon any more. `remembered` are the slots
-    of the last plan: a clique that was deleted by hand comes back as it was.
+    of the last plan: a clique that was deleted by hand comes back as it was, and the status, which
+    has one entry for each node, has no place for a slot in a clique that a node has left.
     """
     draft = _Draft(tuple(members))
     draft.actions += [_label(member) for member in draft.members if _needs_label(member)]
-    known = {**(remembered or {}), **_known_slots(scene, settings)}
+    known = _known_slots(scene, settings)
+    for clique, slots in (remembered or {}).items():
+        known[clique] = {**slots, **known.get(clique, {})}
     for clique in sorted({*known, *draft.cliques}):
         here = draft.cliques.get(clique, [])
         reserved = reserve(
@@ -85,7 +88,7 @@ class _Draft:
         entries = [*self.entries, *(outside_entry(member) for member in outside if member.ip)]
         return Membership(
             actions=tuple(self.actions),
-            entries=tuple(sorted(entries, key=lambda entry: str(entry["name"]))),
+            entries=_one_for_each_node(entries, self.members),
             overflow=tuple(self.overflow),
             unknown=tuple(member.node for member in self.members if member.clique is None),
             without_fabric=tuple(member.node for member in outside),
@@ -93,6 +96,17 @@ class _Draft:
             cliques=tuple(sorted(self.cliques)),
             slots=self.slots,
         )
+
+
+def _one_for_each_node(entries: Iterable[Body], members: Iterable[Member]) -> tuple[Body, ...]:
+    """By name, as `status.nodes` allows no other: of two that in the clique where it is now."""
+    now = {member.node: member.clique for member in members}
+    chosen: dict[str, Body] = {}
+    for entry in entries:
+        name = str(entry["name"])
+        if name not in chosen or entry["cliqueID"] == now.get(name):
+            chosen[name] = entry
+    return tuple(chosen[name] for name in sorted(chosen))
 
 
 def _joined(scene: Scene, clique: str, members: Iterable[Member]) -> set[str]:
