@@ -226,6 +226,18 @@ async def test_directories_that_nobody_needs_are_swept(node: DomainNode) -> None
         assert node.directory(uid).is_dir()
 
 
+async def test_cdi_files_that_somebody_removed_are_written_again(node: DomainNode) -> None:
+    uid = await a_made_domain(node.it)
+    async with node.running() as agent:
+        claims = await a_released_workload(agent, node, uid)
+        await until(lambda: agent.claims._keepers.verifier._verified)
+        for path in (node.root / "cdi").iterdir():
+            path.unlink()
+        agent.claims.hardware_changed()
+        await until(lambda: all(node.cdi(ref) for ref in claims))
+        assert node.settings(uid)["claimUID"] == claims[1].uid
+
+
 async def test_every_duty_that_goes_on_for_ever_has_a_pulse(node: DomainNode) -> None:
     uid = await a_made_domain(node.it)
     async with node.running("--gpu-clique-label-enabled=true") as agent:

@@ -20,6 +20,8 @@ import structlog
 
 from nvdra_nodeagent.errors import AgentError
 from nvdra_nodeagent.steps.cdi import CdiStep
+from nvdra_nodeagent.steps.domain_cdi import ChannelCdiStep, DaemonCdiStep
+from nvdra_nodeagent.steps.domain_ready import DomainReadyStep
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -35,6 +37,7 @@ SETTLE_S: Final = 3.0
 _FIRST_RETRY_S: Final = 2.0
 _JITTER: Final = 0.2
 _AT_ONCE: Final = 8
+_WITH_FILE: Final = (CdiStep, ChannelCdiStep, DaemonCdiStep)
 
 
 @dataclass(slots=True)
@@ -130,9 +133,7 @@ class Verifier:
         def lacking() -> list[str]:
             self._ledger.refresh()
             answered_for = [
-                record.claim.uid
-                for record in self._ledger.records()
-                if any(isinstance(entry.step, CdiStep) for entry in record.steps)
+                record.claim.uid for record in self._ledger.records() if _has_file(record)
             ]
             present = set(self._with_files()) if answered_for else set()
             return [uid for uid in answered_for if uid not in present]
@@ -206,3 +207,9 @@ class Verifier:
             report.waiting[uid] = repr(error)
             return
         (report.held if held else report.mended).append(uid)
+
+
+def _has_file(record: Record) -> bool:
+    """Not yet where the claim waits for its domain."""
+    waits = any(isinstance(e.step, DomainReadyStep) and e.result is None for e in record.steps)
+    return not waits and any(isinstance(entry.step, _WITH_FILE) for entry in record.steps)
