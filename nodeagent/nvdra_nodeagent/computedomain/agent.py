@@ -20,6 +20,7 @@ from nvdra_nodeagent.computedomain.domains import Domains
 from nvdra_nodeagent.computedomain.earlier_claims import DaemonFiles, EarlierClaims
 from nvdra_nodeagent.computedomain.fabric import FabricKeeper, GatedFabric
 from nvdra_nodeagent.computedomain.imex_view import ImexView
+from nvdra_nodeagent.computedomain.label_keeper import LabelKeeper
 from nvdra_nodeagent.computedomain.leavings import DomainLeavings
 from nvdra_nodeagent.computedomain.metrics import DomainMetrics
 from nvdra_nodeagent.computedomain.news import DaemonNews
@@ -115,6 +116,9 @@ class DomainAgent(NodeAgent):
         site, node, records = self._site, self._site.node, self._records
         self.peers = PeerKeeper(site.api, self.directories, records=records, node=node)
         self.imex = ImexView(self.directories, records=records)
+        self.label = LabelKeeper(
+            Domains(site.api), records=records, verify=lambda: self.claims.verify()
+        )
         self.news = DaemonNews(
             self._state_dir,
             domains=lambda: {step.domain for _, step in daemons_of(records())},
@@ -152,7 +156,12 @@ class DomainAgent(NodeAgent):
             cdi=self._cdi,
             settings={},
             state_dir=self._state_dir,
-            own_steps=site.steps(self.directories, self._cdi, on_wait=self._counts.waited),
+            own_steps=site.steps(
+                self.directories,
+                self._cdi,
+                on_wait=self._counts.waited,
+                is_doubtful=self.label.is_doubtful,
+            ),
             observer=observer,
             limits=Limits(
                 retry_budget_s=budget_s,
@@ -182,11 +191,18 @@ class DomainAgent(NodeAgent):
 
     def _own_duties(self) -> tuple[Duty, ...]:
         fabric, news, peers, leavings = self.fabric, self.news, self.peers, self.leavings
+        node_label = self.label
         duties = (
             Duty("inventory", self.keeper.run, last_turn_s=self._last_look_s),
             Duty("fabric", fabric.run, last_turn_s=lambda: fabric.last_turn_s, patience_s=_RARE_S),
             Duty("daemon news", news.run, last_turn_s=lambda: news.last_turn_s),
             Duty("peers", peers.run, in_role=True, last_turn_s=lambda: peers.last_turn_s),
+            Duty(
+                "node label",
+                node_label.run,
+                in_role=True,
+                last_turn_s=lambda: node_label.last_turn_s,
+            ),
             Duty(
                 "domain directories",
                 leavings.run,
@@ -246,6 +262,7 @@ class DomainAgent(NodeAgent):
     def _follow(self) -> None:
         """Claims have come or gone."""
         self.peers.look_again()
+        self.label.look_again()
         self.news.look_again()
         self.claims.wake()
 

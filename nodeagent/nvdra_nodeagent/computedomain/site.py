@@ -117,6 +117,7 @@ class Site:
         cdi: DomainCdiFiles,
         *,
         on_wait: Callable[[WaitOutcome, float], None],
+        is_doubtful: Callable[[str], bool],
     ) -> DomainSteps:
         """Only in a running loop."""
         socket = self.options.imex_host_socket_path
@@ -129,4 +130,5 @@ class Site:
             loop=LoopCaller(),
             host=HostImex(self.machine.driver_root, socket=socket) if self.host_managed else None,
             on_wait=on_wait,
+            is_doubtful=is_doubtful,
         )

@@ -38,9 +38,12 @@ class DomainSteps:
         loop: LoopCaller,
         host: HostImex | None,
         on_wait: Callable[[WaitOutcome, float], None],
+        is_doubtful: Callable[[str], bool],
     ) -> None:
-        """`on_wait` as `DomainReadyHandler` tells the ends of waits."""
+        """`on_wait` as `DomainReadyHandler` tells the ends of waits, `is_doubtful` as
+        `NodeLabelHandler` asks for domains."""
         self._host = host
+        self._is_doubtful = is_doubtful
         self._on_wait = on_wait
         self._api = api
         self._directories = directories
@@ -65,6 +68,7 @@ class DomainSteps:
             NodeLabelStep: NodeLabelHandler(
                 NodeObject(self._api, node=self._node, loop=self._loop),
                 domains_of_others=lambda uid: domains_of_others(records(), uid),
+                is_doubtful=self._is_doubtful,
             ),
             DomainReadyStep: DomainReadyHandler(readiness.obstacle, on_end=self._on_wait),
             DomainDirStep: DomainDirHandler(self._directories),

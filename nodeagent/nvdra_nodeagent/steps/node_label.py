@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Protocol
+import time
+from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
 import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+_TRUST_S: Final = 30.0
+"""How long a claim that waits does not ask again whether the node still bears the label."""
 
 
 class NodeMarks(Protocol):
@@ -50,21 +54,30 @@ class NodeLabelHandler:
     can_wait: ClassVar[bool] = True
     outlasts_boot: ClassVar[bool] = True  # without the label, the daemon would go and come back
 
-    def __init__(self, marks: NodeMarks, *, domains_of_others: Callable[[str], set[str]]) -> None:
+    def __init__(
+        self,
+        marks: NodeMarks,
+        *,
+        domains_of_others: Callable[[str], set[str]],
+        is_doubtful: Callable[[str], bool] = lambda domain: False,
+        trust_s: float = _TRUST_S,
+    ) -> None:
         """`domains_of_others` answers for the UID of a claim which domains the claims of this node
-        but that one keep it in."""
+        but that one keep it in; `is_doubtful` whether the label of a domain may be gone."""
         self._marks = marks
         self._domains_of_others = domains_of_others
-        self._seen: set[NodeLabelStep] = set()
+        self._is_doubtful = is_doubtful
+        self._trust_s = trust_s
+        self._seen_s: dict[NodeLabelStep, float] = {}
 
     def apply(self, step: NodeLabelStep) -> dict[str, str]:
         """:raises Retryable: the node is in another domain, or the API gave no usable answer."""
         self._marks.put(step.domain, step.clique)
-        self._seen.add(step)
+        self._seen_s[step] = time.monotonic()
         return {"domain": step.domain}
 
     def undo(self, step: NodeLabelStep, result: dict[str, str] | None = None) -> None:
-        self._seen.discard(step)
+        self._seen_s.pop(step, None)
         if step.domain not in self._domains_of_others(step.claim_uid):
             self._marks.remove(step.domain)
 
@@ -73,9 +86,14 @@ class NodeLabelHandler:
         self._marks.remove_unless(self._domains_of_others(claim_uid))
 
     def holds(self, step: NodeLabelStep, result: dict[str, str] | None = None) -> bool:
-        """The API is asked once in an agent's life: a claim that waits looks here all the time."""
+        """The API is asked now and then: a claim that waits looks here all the time."""
         if result is None:
             return False
-        if step not in self._seen and self._marks.is_put(step.domain, step.clique):
-            self._seen.add(step)
-        return step in self._seen
+        asked_s = self._seen_s.get(step)
+        fresh = asked_s is not None and time.monotonic() - asked_s < self._trust_s
+        if fresh and not self._is_doubtful(step.domain):
+            return True
+        if not self._marks.is_put(step.domain, step.clique):
+            return False
+        self._seen_s[step] = time.monotonic()
+        return True
