@@ -19,6 +19,7 @@ from nvdra_nodeagent.computedomain.domains import is_uid
 from nvdra_nodeagent.computedomain.earlier import EARLIER_TEMPLATE, EARLIER_TEMPLATE_FILE
 from nvdra_nodeagent.durable import (
     is_older,
+    make_room,
     remove_with_temporaries,
     storage_error,
     write_durably,
@@ -61,11 +62,12 @@ class DomainDirectories:
         directory = self.path(step.domain)
         self._make(directory)
         for name in (READY, HEALTH, PEERS):
-            remove_with_temporaries(directory / name)
+            _discard(directory / name)
         if step.protocol:
+            _make_way(directory / SETTINGS)
             write_durably(directory / SETTINGS, self._settings(step))
         else:
-            remove_with_temporaries(directory / SETTINGS)
+            _discard(directory / SETTINGS)
             write_durably(directory / EARLIER_TEMPLATE_FILE, EARLIER_TEMPLATE)
 
     def vacate(self, step: DomainDirStep) -> None:
@@ -142,7 +144,7 @@ class DomainDirectories:
     def _clear(self, directory: Path) -> None:
         """What says whose it is goes last."""
         for name in (READY, HEALTH, PEERS, SETTINGS):
-            remove_with_temporaries(directory / name)
+            _discard(directory / name)
         self._remove(directory)
 
     def _make(self, directory: Path) -> None:
@@ -179,11 +181,24 @@ class DomainDirectories:
 
     def _read(self, path: Path) -> Mapping[str, Any]:
         """An object; empty when there is none that can be read. The daemon is not trusted."""
-        with contextlib.suppress(msgspec.DecodeError, ValueError):
+        with contextlib.suppress(msgspec.DecodeError, ValueError, RecursionError):
             found = msgspec.json.decode(_bytes(path) or b"{}")
             if isinstance(found, dict):
                 return found
         return {}
+
+
+def _discard(path: Path) -> None:
+    _make_way(path)
+    remove_with_temporaries(path)
+
+
+def _make_way(path: Path) -> None:
+    """Who can write here may have made a directory of that name."""
+    try:
+        make_room(path)
+    except OSError as error:
+        raise storage_error("remove", path, error) from error
 
 
 def _whose(said: Mapping[str, Any]) -> tuple[Any, Any]:

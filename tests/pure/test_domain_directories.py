@@ -1,0 +1,69 @@
+"""The directory that a daemon shares: whatever the daemon puts there harms only itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from nvdra_nodeagent.computedomain.directories import DomainDirectories
+from nvdra_testing.domain_steps import DOMAIN, a_domain_dir
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+STEP: Final = a_domain_dir("claim-1", domain=DOMAIN)
+FILES: Final = ("ready.json", "domain.json", "peers.json", "settings.json")
+
+
+@pytest.fixture
+def directories(tmp_path: Path) -> DomainDirectories:
+    directories = DomainDirectories(tmp_path / "domains", node="node-1", boot_id="boot")
+    directories.occupy(STEP)
+    return directories
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"\xff\xfe",
+        b"[" * 200_000,
+        b'{"ready":' * 200_000,
+        b'{"version":' + b"9" * 5000 + b"}",
+    ],
+    ids=["empty", "half", "list", "no text", "nested lists", "nested objects", "long number"],
+)
+def test_whatever_a_daemon_writes_it_is_not_ready_by_it(
+    directories: DomainDirectories, said: bytes
+) -> None:
+    for name in ("ready.json", "domain.json"):
+        (directories.path(DOMAIN) / name).write_bytes(said)
+    words = directories.words(DOMAIN, claim_uid=STEP.claim_uid)
+    assert (words.is_ready, words.domain_state, words.connected()) == (False, "UNKNOWN", (0, 0))
+    assert words.obstacle
+
+
+def put_directories(directories: DomainDirectories) -> None:
+    for name in FILES:
+        path = directories.path(DOMAIN) / name
+        path.unlink(missing_ok=True)
+        (path / "within").mkdir(parents=True)
+
+
+def test_directories_in_place_of_files_are_cleared_for_the_next_daemon(
+    directories: DomainDirectories,
+) -> None:
+    put_directories(directories)
+    following = a_domain_dir("claim-2", domain=DOMAIN)
+    directories.occupy(following)
+    assert directories.is_occupied(following)
+    assert [path.name for path in directories.path(DOMAIN).iterdir()] == ["settings.json"]
+
+
+def test_directories_in_place_of_files_go_with_the_claim(directories: DomainDirectories) -> None:
+    put_directories(directories)
+    directories.vacate(STEP)
+    assert not directories.path(DOMAIN).exists()
