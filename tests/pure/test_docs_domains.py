@@ -63,7 +63,7 @@ def _leaves(node: dict[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def test_the_columns_are_those_that_kubectl_shows() -> None:
-    text = paragraph(USER, "The first (`cd` for short)")
+    text = paragraph(USER, "The columns (`cd` for short)")
     columns = [column["name"].upper() for column in schema()["additionalPrinterColumns"]]
     assert sorted(word for word in code(text) if word.isupper()) == sorted(columns)
 

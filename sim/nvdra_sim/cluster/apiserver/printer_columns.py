@@ -46,11 +46,10 @@ class PrinterColumn:
         return found
 
     def text(self, item: Body) -> str | None:
-        """The cell; None without a value."""
-        found = [
-            value if isinstance(value, str) else json.dumps(value) for value in self.values(item)
-        ]
-        return " ".join(found) if found else None
+        """The cell; None without a value. Of several values the first, as API servers have it."""
+        for value in self.values(item):
+            return value if isinstance(value, str) else json.dumps(value)
+        return None
 
 
 def printer_columns(version: Body) -> tuple[PrinterColumn, ...]:
