@@ -5,12 +5,18 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+import pytest
+
 from nvdra_nodeagent.checkpoint import command
+from nvdra_nodeagent.checkpoint.command import GPU_EXPORTER
 from nvdra_nodeagent.checkpoint.migration import EXPORTED, MIGRATED, UNREADABLE
+from nvdra_nodeagent.computedomain.export import EXPORTER
 from nvdra_testing.documents import ROOT, blocks, code, rows_under
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from nvdra_nodeagent.checkpoint.command import Exporter
 
 PAGE = "changing-drivers.md"
 
@@ -25,18 +31,21 @@ def commands_with(word: str) -> list[list[str]]:
     return [words[words.index(word) :] for words in lines if word in words]
 
 
+@pytest.mark.parametrize("exporter", [GPU_EXPORTER, EXPORTER], ids=lambda one: one.driver)
 def test_the_export_on_the_page_is_understood_and_written_where_the_old_driver_looks(
-    tmp_path: Path,
+    tmp_path: Path, exporter: Exporter
 ) -> None:
-    [[program, name, *arguments]] = commands_with("nvdra-gpu-plugin")
-    assert (program, name) == ("nvdra-gpu-plugin", command.NAME)
-    options = command.parser({}).parse_args(arguments)
-    state_dir = options.kubelet_plugins_directory_path / "gpu.nvidia.com"
+    [[program, name, *arguments]] = commands_with(exporter.program)
+    assert (program, name) == (exporter.program, command.NAME)
+    options = command.parser({}, program=program).parse_args(arguments)
+    state_dir = options.kubelet_plugins_directory_path / exporter.driver
     assert options.output == state_dir / "checkpoint.json"
 
-    output = tmp_path / "gpu.nvidia.com" / "checkpoint.json"
+    output = tmp_path / exporter.driver / "checkpoint.json"
+    arguments = ["--output", str(output)]
     environ = {"KUBELET_PLUGINS_DIRECTORY_PATH": str(tmp_path), "CDI_ROOT": str(tmp_path)}
-    assert command.main(["--output", str(output)], environ=environ, boot_id="b") == command.DONE
+    done = command.main(arguments, environ=environ, boot_id="b", exporter=exporter)
+    assert done == command.DONE
     assert output.exists()
 
 
