@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Final
 
 from nvdra_api.domains import READY
 from nvdra_api.names import clique_name
@@ -46,6 +47,10 @@ def domains_in(records: Sequence[Record]) -> set[str]:
     return domains_of_others(records, "") | {step.domain for _, step in daemons_of(records)}
 
 
+ASKED_AGAIN_S: Final = 2.0
+"""Daemons of an earlier driver tell the API: a thousand nodes that wait all ask it."""
+
+
 class NodeReadiness:
     """The `Readiness` of steps. Calls block, in worker threads."""
 
@@ -65,6 +70,7 @@ class NodeReadiness:
         self._node = node
         self._boot_id = boot_id
         self._loop = loop
+        self._answers: dict[str, tuple[float, str]] = {}
 
     def obstacle(self, domain: str, clique: str) -> str:
         """Why the node cannot use the domain yet; "" when it can."""
@@ -79,10 +85,15 @@ class NodeReadiness:
 
     def _asked(self, step: DomainDirStep) -> str:
         """A server that does not answer is waited for too: the node stays in the domain."""
+        asked_s, answer = self._answers.get(step.claim_uid, (0.0, ""))
+        if answer and time.monotonic() - asked_s < ASKED_AGAIN_S:
+            return answer
         try:
-            return self._loop.call(lambda: self._in_api(step))
+            answer = self._loop.call(lambda: self._in_api(step))
         except AgentError as error:
-            return f"whether its daemon is ready is not known: {error}"
+            answer = f"whether its daemon is ready is not known: {error}"
+        self._answers = {step.claim_uid: (time.monotonic(), answer)}
+        return answer
 
     async def _in_api(self, step: DomainDirStep) -> str:
         """Daemons of an earlier driver write themselves into their clique, or into the status."""
