@@ -10,6 +10,7 @@ from nvdra_nodeagent.computedomain.directories import DomainDirectories
 from nvdra_testing.domain_steps import DOMAIN, a_domain_dir
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 STEP: Final = a_domain_dir("claim-1", domain=DOMAIN)
@@ -67,3 +68,35 @@ def test_directories_in_place_of_files_go_with_the_claim(directories: DomainDire
     put_directories(directories)
     directories.vacate(STEP)
     assert not directories.path(DOMAIN).exists()
+
+
+def test_a_directory_in_place_of_a_temporary_file_goes_with_the_claim(
+    directories: DomainDirectories,
+) -> None:
+    (directories.path(DOMAIN) / ".ready.json.1.tmp" / "within").mkdir(parents=True)
+    directories.vacate(STEP)
+    assert not directories.path(DOMAIN).exists()
+
+
+def put_file(path: Path) -> None:
+    path.write_text("somebody's")
+
+
+def put_link(path: Path) -> None:
+    path.symlink_to(path.parent)
+
+
+@pytest.mark.parametrize("put", [put_file, put_link])
+def test_what_is_no_directory_is_replaced_by_one_and_goes_with_the_claim(
+    directories: DomainDirectories, put: Callable[[Path], None]
+) -> None:
+    path = directories.path(DOMAIN)
+    directories.vacate(STEP)
+    put(path)
+    directories.occupy(STEP)
+    assert directories.is_occupied(STEP)
+    directories.vacate(STEP)
+    put(path)
+    directories.vacate(STEP)
+    assert not path.is_symlink()
+    assert not path.exists()

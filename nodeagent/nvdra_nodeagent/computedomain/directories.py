@@ -18,6 +18,7 @@ from nvdra_nodeagent.computedomain.daemon_words import DaemonWords
 from nvdra_nodeagent.computedomain.domains import is_uid
 from nvdra_nodeagent.computedomain.earlier import EARLIER_TEMPLATE, EARLIER_TEMPLATE_FILE
 from nvdra_nodeagent.durable import (
+    find_temporaries,
     is_older,
     make_room,
     remove_with_temporaries,
@@ -143,12 +144,15 @@ class DomainDirectories:
 
     def _clear(self, directory: Path) -> None:
         """What says whose it is goes last."""
-        for name in (READY, HEALTH, PEERS, SETTINGS):
-            _discard(directory / name)
+        if _is_directory(directory):
+            for name in (READY, HEALTH, PEERS, SETTINGS):
+                _discard(directory / name)
         self._remove(directory)
 
     def _make(self, directory: Path) -> None:
         try:
+            if not _is_directory(directory):
+                directory.unlink(missing_ok=True)
             directory.mkdir(parents=True, exist_ok=True)
             directory.chmod(_MODE)
         except OSError as error:
@@ -157,7 +161,10 @@ class DomainDirectories:
     def _remove(self, directory: Path) -> None:
         """Best effort: what stays is empty of meaning, and the next sweep tries again."""
         try:
-            shutil.rmtree(directory)
+            if _is_directory(directory):
+                shutil.rmtree(directory)
+            else:
+                directory.unlink()
         except FileNotFoundError:
             return
         except OSError as error:
@@ -188,8 +195,14 @@ class DomainDirectories:
         return {}
 
 
+def _is_directory(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
 def _discard(path: Path) -> None:
-    _make_way(path)
+    temporaries = find_temporaries(path.parent, older_than_s=0.0, of_files=f"{path.name}.")
+    for each in (*temporaries, path):
+        _make_way(each)
     remove_with_temporaries(path)
 
 
