@@ -32,7 +32,7 @@ from nvdra_testing.compute_domains import CLIQUE, CRDS, DEFINITIONS, a_domain
 
 from .controller_process import ControllerProcess, a_controller
 from .domain_states import until
-from .figures import cpu_s, medians, print_document, progress, rounded
+from .figures import cpu_s, medians, print_document, progress, rounded, spread
 from .production import production_python
 
 if TYPE_CHECKING:
@@ -84,7 +84,13 @@ async def _measure(cluster: RealCluster, root: Path, options: argparse.Namespace
             for number in range(options.rounds):
                 progress(f"{options.domains} domains, {number + 1} of {options.rounds}")
                 found.append(await _round(cluster, api, controller, options.domains))
-    return {"at_once": options.domains, **medians(found), **limits}
+    return {
+        "at_once": options.domains,
+        "made_s": spread([each["made"]["last_s"] for each in found]),
+        "deleted_s": spread([each["deleted"]["last_s"] for each in found]),
+        **medians(found),
+        **limits,
+    }
 
 
 async def _install(api: KubeApi) -> None:
