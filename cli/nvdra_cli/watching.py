@@ -90,15 +90,17 @@ class ClusterWatch:
 
     def pods(self) -> list[PodView]:
         """The user's pods as they are now; those that ended, with the devices that they had."""
-        return [view for pod, view in self._pod_views() if not is_daemon(pod)]
+        return self._look()[0]
 
     def domains(self) -> list[DomainView]:
         """All ComputeDomains as they are now, each with its daemons."""
-        daemons = [(pod, view) for pod, view in self._pod_views() if is_daemon(pod)]
-        return domain_views(self._domains.items, daemons)
+        return self._look()[1]
 
-    def _pod_views(self) -> list[tuple[Body, PodView]]:
-        return [(self._pods.items[view.key], view) for view in pod_views(self._view())]
+    def _look(self) -> tuple[list[PodView], list[DomainView]]:
+        pods = [(self._pods.items[view.key], view) for view in pod_views(self._view())]
+        daemons = [(pod, view) for pod, view in pods if is_daemon(pod)]
+        users = [view for pod, view in pods if not is_daemon(pod)]
+        return users, domain_views(self._domains.items, daemons)
 
     def missing_pods(self) -> int:
         """How many pods controllers still have to make."""
@@ -108,7 +110,7 @@ class ClusterWatch:
         """Return when all is well, when waiting cannot help, or when the time is over."""
         deadline = time.monotonic() + timeout_s
         while (left_s := deadline - time.monotonic()) > 0:
-            pods, domains = self.pods(), self.domains()
+            pods, domains = self._look()
             self._announce(pods, domains)
             quiet_s = time.monotonic() - self._changed_s
             patience_s = wait_s(pods, domains, missing=self.missing_pods() > 0)
@@ -118,7 +120,7 @@ class ClusterWatch:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(left_s, patience_s - quiet_s)):
                     await self._changed.wait()
-        self._announce(self.pods(), self.domains())
+        self._announce(*self._look())
 
     def _announce(self, pods: list[PodView], domains: list[DomainView]) -> None:
         now_s = time.monotonic()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -20,7 +21,8 @@ log = structlog.get_logger(__name__)
 
 _STOP_S = 10.0
 _RESTART_PAUSE_S = 0.5
-_HOPELESS_STARTS = 3
+_HOPELESS_FAILURES = 3
+_LONG_S = 30.0
 
 
 @dataclass(slots=True)
@@ -38,7 +40,9 @@ class AgentProcess:
     """A program that becomes this one, with its arguments."""
     starts: int = field(default=0, init=False)
     hopeless: asyncio.Event = field(default_factory=asyncio.Event, init=False)
-    """Set when it ended by itself a few times in a row: whatever is wrong will stay."""
+    """Set when it ended by itself soon after its start, a few times in a row: whatever is wrong
+    will stay."""
+    _failures: int = field(default=0, init=False)
     _process: asyncio.subprocess.Process | None = field(default=None, init=False)
 
     @property
@@ -53,10 +57,15 @@ class AgentProcess:
 
     async def run(self) -> None:
         """Start, wait, start again; for ever."""
+        loop = asyncio.get_running_loop()
         while True:
+            started_s = loop.time()
             code = await self._run_once()
             log.warning("program ended", module=self.module, code=code, log=str(self.log_file))
-            if self.starts >= _HOPELESS_STARTS:
+            lived_long = loop.time() - started_s >= _LONG_S
+            was_killed = code == -signal.SIGKILL
+            self._failures = 0 if lived_long or was_killed else self._failures + 1
+            if self._failures >= _HOPELESS_FAILURES:
                 self.hopeless.set()
             await asyncio.sleep(_RESTART_PAUSE_S)
 
