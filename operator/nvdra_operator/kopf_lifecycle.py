@@ -7,8 +7,8 @@ loop that it runs in. What it calls for a domain runs in the program's loop.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
-import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import kopf
@@ -16,10 +16,8 @@ import structlog
 
 from nvdra_api.names import API_GROUP, API_VERSION_NAME, FINALIZER_COMPUTE_DOMAIN
 from nvdra_kube.errors import ApiError
-from nvdra_kube.http_stack import aiohttp
-from nvdra_kube.transport import Exchange
-from nvdra_operator import __version__
 from nvdra_operator.gate import NotLeading
+from nvdra_operator.kopf_session import kopf_session
 from nvdra_operator.kopf_storage import Forgetful, NoDiffBase
 from nvdra_operator.resources import COMPUTE_DOMAINS
 
@@ -27,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
     from nvdra_kube.access import Access
+    from nvdra_kube.http_stack import aiohttp
+    from nvdra_kube.transport import Exchange
     from nvdra_operator.domains.registry import Domains
     from nvdra_operator.gate import WriteGate
 
@@ -38,8 +38,6 @@ _RETRY_S: Final = 1.0
 _FINALIZER_S: Final = 5.0
 _KEEPER_ENDS_IN_S: Final = 60.0
 _GOODBYE_S: Final = 0.05
-_VERBS: Final = {"GET": "list", "PATCH": "patch", "POST": "create", "DELETE": "delete"}
-_READING: Final = ("GET", "HEAD", "OPTIONS")
 _KEEP_ID: Final = "keep"
 _TEAR_DOWN_ID: Final = "tear-down"
 
@@ -100,6 +98,8 @@ class KopfLifecycle:
 
     async def _operate(self, stop: threading.Event) -> None:
         """In Kopf's thread."""
+        # It warns that signals are not its own here, which is how it is meant to be.
+        logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
         sessions: list[aiohttp.ClientSession] = []
         try:
             await kopf.operator(
@@ -222,62 +222,6 @@ def _settings() -> kopf.OperatorSettings:
     settings.networking.connect_timeout = 10.0
     settings.networking.error_backoffs = (0.1, 0.5, 1, 2, 5, 10)
     return settings
-
-
-def kopf_session(
-    access: Access, gate: WriteGate, *, observe: Callable[[Exchange], None] = lambda _: None
-) -> aiohttp.ClientSession:
-    """Kopf's way to the API server: our credentials, our gate. Kopf closes it."""
-
-    async def authorised(
-        request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-    ) -> aiohttp.ClientResponse:
-        value = await access.credentials.authorization()
-        if value:
-            request.headers["Authorization"] = value
-        began_s, status = time.monotonic(), 0
-        try:
-            response = await _sent(request, handler, gate)
-            status = response.status
-        finally:
-            observe(_exchange(request, status, time.monotonic() - began_s))
-        if response.status == 401:
-            access.credentials.refused()
-        return response
-
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(ssl=access.tls or True, limit=0),
-        headers={"User-Agent": f"nvdra-controller/{__version__} kopf"},
-        middlewares=(authorised,),
-        read_bufsize=2**21,
-    )
-
-
-async def _sent(
-    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType, gate: WriteGate
-) -> aiohttp.ClientResponse:
-    if request.method in _READING:
-        return await handler(request)
-    what = f"{request.method} {request.url.path}"
-    try:
-        return await gate.guard(what, lambda: handler(request))
-    except NotLeading as error:
-        # An error that Kopf knows: it waits in a line of the log, until it is stopped.
-        raise aiohttp.ClientConnectionError(str(error)) from error
-
-
-def _exchange(request: aiohttp.ClientRequest, status: int, duration_s: float) -> Exchange:
-    """The request in the words of our own client."""
-    verb = _VERBS.get(request.method, "get")
-    if verb == "list" and request.url.query.get("watch"):
-        verb = "watch"
-    about_domains = COMPUTE_DOMAINS.plural in request.url.parts
-    return Exchange(
-        verb if about_domains else "get",
-        COMPUTE_DOMAINS.plural if about_domains else "discovery",
-        status,
-        duration_s,
-    )
 
 
 async def _wait_through(ended: asyncio.Event) -> None:

@@ -55,8 +55,10 @@ class Sweeper:
                 await self.sweep()
             except NotLeading:
                 raise
-            except ApiError as error:
-                log.warning("leftovers not swept", cause=str(error))
+            except Exception as error:
+                expected = isinstance(error, ApiError)
+                cause = str(error) or type(error).__name__
+                log.warning("leftovers not swept", cause=cause, exc_info=None if expected else error)
             try:
                 async with asyncio.timeout(_EVERY_S):
                     await self._wanted.wait()

@@ -37,6 +37,12 @@ def refused(arrivals: list[Arrival]) -> list[str]:
     return [f"{one}: {one.status}" for one in arrivals if one.status >= 400]
 
 
+def no_lists_but_the_sweepers(arrivals: list[Arrival]) -> bool:
+    """It asks for all domains, now and then, where their objects outlast them on a slow day."""
+    lists = [one.resource for one in arrivals if one.verb == "list"]
+    return set(lists) <= {"computedomains"} and len(lists) <= 3
+
+
 def series(replica: Replica) -> dict[str, float]:
     text = generate_latest(replica.metrics.registry).decode()
     lines = (line for line in text.splitlines() if not line.startswith("#"))
@@ -75,7 +81,7 @@ async def test_fifty_domains_at_once_cost_five_writes_each_and_no_more_to_go() -
             assert set(counted) == set(names)
             assert max(counted.values()) <= LIMIT
             assert refused(arrivals) == []
-            assert [str(one) for one in arrivals if one.verb == "list"] == []
+            assert no_lists_but_the_sweepers(arrivals)
 
 
 async def test_domains_in_use_are_deleted_without_a_list_of_nodes_or_a_conflict() -> None:
@@ -94,7 +100,7 @@ async def test_domains_in_use_are_deleted_without_a_list_of_nodes_or_a_conflict(
             await it.gone(COMPUTE_DOMAINS, f"job{number}", namespace="default")
         assert not any(map(domain_of, await it.everything(NODES)))
         assert refused(replica.line.arrived) == []
-        assert [str(one) for one in replica.line.arrived if one.verb == "list"] == []
+        assert no_lists_but_the_sweepers(replica.line.arrived)
         of_nodes = [one.name for one in replica.line.writes if one.resource == "nodes"]
         assert len(of_nodes) == len(set(of_nodes)) == 16
 

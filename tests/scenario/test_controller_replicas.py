@@ -13,7 +13,7 @@ from nvdra_kube.access import direct_access
 from nvdra_kube.lease_record import utc_stamp
 from nvdra_kube.resources import LEASES
 from nvdra_operator.gate import WriteGate
-from nvdra_operator.kopf_lifecycle import kopf_session
+from nvdra_operator.kopf_session import kopf_session
 from nvdra_operator.resources import COMPUTE_DOMAINS
 from nvdra_testing.compute_domains import DomainCluster, a_cluster
 from nvdra_testing.replicas import Replica, replicas

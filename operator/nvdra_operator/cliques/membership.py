@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from nvdra_api.domains import NOT_READY, READY
+from nvdra_api.names import LABEL_CLIQUE_ID
+from nvdra_operator.domains.scene import labels_of, node_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,6 +52,12 @@ def outside_entry(member: Member) -> Body:
         "index": -1,
         "status": READY if member.ready else NOT_READY,
     }
+
+
+def sits(pod: Body, seat: Seat) -> bool:
+    """Whether a daemon's pod has this seat; one without a label may be of any clique."""
+    clique, node = seat
+    return node_of(pod) == node and labels_of(pod).get(LABEL_CLIQUE_ID, clique) == clique
 
 
 def without(body: Body, name: str) -> Body:

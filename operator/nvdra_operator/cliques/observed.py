@@ -10,10 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nvdra_api.domains import NOT_READY
-from nvdra_api.names import LABEL_CLIQUE_ID
-from nvdra_operator.cliques.membership import Membership, node_entry, outside_entry
+from nvdra_operator.cliques.membership import Membership, node_entry, outside_entry, sits
 from nvdra_operator.domains.actions import Replace
-from nvdra_operator.domains.scene import is_dying, labels_of, node_of
+from nvdra_operator.domains.scene import is_dying
 from nvdra_operator.resources import CLIQUES
 
 if TYPE_CHECKING:
@@ -73,13 +72,9 @@ def _confirmed(entry: Body, member: Member | None) -> Body:
 
 def _seems_gone(scene: Scene, seat: Seat) -> bool:
     """A node that left, or does not exist any more, and that no daemon's pod is on."""
-    clique, node = seat
-    if any(body["metadata"]["name"] == node for body in scene.nodes):
+    if any(body["metadata"]["name"] == seat[1] for body in scene.nodes):
         return False
-    return not any(
-        node_of(pod) == node and labels_of(pod).get(LABEL_CLIQUE_ID, clique) == clique
-        for pod in scene.pods
-    )
+    return not any(sits(pod, seat) for pod in scene.pods)
 
 
 def _pruned(scene: Scene, gone: Collection[Seat]) -> Iterator[Replace]:

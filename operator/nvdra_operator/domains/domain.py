@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from nvdra_api.names import LABEL_CLIQUE_ID, LABEL_COMPUTE_DOMAIN
 from nvdra_kube.backoff import Backoff
 from nvdra_kube.errors import ApiError, BadRequest, Conflict, Forbidden, Invalid, NotFound
-from nvdra_kube.resources import PODS
+from nvdra_operator.cliques.live import LiveSeats
 from nvdra_operator.cliques.members import hindrances, members_of
 from nvdra_operator.cliques.observed import observed_members
 from nvdra_operator.cliques.plan import plan_members
@@ -18,7 +17,7 @@ from nvdra_operator.domains.actions import Plan
 from nvdra_operator.domains.expectations import Expectations
 from nvdra_operator.domains.plan import drop_finalizer, plan_objects, plan_teardown
 from nvdra_operator.domains.reporter import Reporter
-from nvdra_operator.domains.scene import has_finalizer, is_dying, labels_of, node_of
+from nvdra_operator.domains.scene import has_finalizer, is_dying
 from nvdra_operator.domains.status import assess
 from nvdra_operator.gate import NotLeading
 from nvdra_operator.resources import COMPUTE_DOMAINS
@@ -26,7 +25,7 @@ from nvdra_operator.resources import COMPUTE_DOMAINS
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from nvdra_kube.api import Body, KubeApi
+    from nvdra_kube.api import KubeApi
     from nvdra_kube.events import EventRecorder
     from nvdra_operator.cliques.members import Member
     from nvdra_operator.cliques.membership import Membership, Seat
@@ -43,8 +42,6 @@ _PAUSE_S: Final = 0.02
 _PAUSE_PER_NODE_S: Final = 0.0002
 _LOOK_AGAIN_S: Final = 300.0
 _OBSTACLE_S: Final = 10.0
-# Pods of so many nodes are asked for node by node, those of more nodes all at once.
-_ONE_BY_ONE: Final = 8
 _APPEARS_WITHIN_S: Final = 60.0
 # IMEX daemons get 30 s to end; what takes longer is stuck, and the domain's user waits no more.
 TEARDOWN_PATIENCE_S: Final = 60.0
@@ -72,7 +69,6 @@ class Domain:
         it is not written twice.
         """
         self.uid = uid
-        self._api = api
         self._mirror = mirror
         self._executor = executor
         self._recorder = recorder
@@ -80,6 +76,7 @@ class Domain:
         self._formed = formed
         self._patience_s = patience_s
         self._finalizer_grace_s = finalizer_grace_s
+        self._live = LiveSeats(api, settings.namespaces)
         self._reporter = Reporter(api, recorder)
         self._expectations = Expectations()
         self._backoff = Backoff(first_s=0.05, limit_s=30.0)
@@ -231,39 +228,11 @@ class Domain:
 
         membership = planned()
         if membership.suspects:
-            membership = planned(await self._confirm_gone(membership.suspects))
+            membership = planned(await self._live.gone(self.uid, membership.suspects))
         self._slots = membership.slots
         if membership.actions:
             self._obstacles += await self._carry_out(Plan(stages=(membership.actions,)))
         return membership
-
-    async def _confirm_gone(self, suspects: Collection[Seat]) -> set[Seat]:
-        """Seats on which the API has no daemon any more: local copies may be behind."""
-        nodes = {node for _, node in suspects}
-        one_by_one = nodes if len(nodes) <= _ONE_BY_ONE else {""}
-        found = await asyncio.gather(*map(self._live, one_by_one))
-        taken = [(node_of(pod), labels_of(pod)) for pods in found for pod in pods]
-        return {
-            (clique, node)
-            for clique, node in suspects
-            if not any(
-                node == where and labels.get(LABEL_CLIQUE_ID, clique) == clique
-                for where, labels in taken
-            )
-        }
-
-    async def _live(self, node: str) -> list[Body]:
-        """Pods of daemons as the API has them, on one node or (empty) on all."""
-        pods: list[Body] = []
-        for namespace in self._settings.namespaces:
-            listed = await self._api.list(
-                PODS,
-                namespace=namespace,
-                label_selector=f"{LABEL_COMPUTE_DOMAIN}={self.uid}",
-                field_selector=f"spec.nodeName={node}" if node else "",
-            )
-            pods += listed["items"]
-        return pods
 
     async def _carry_out(self, plan: Plan) -> tuple[Obstacle, ...]:
         return await self._executor.carry_out(plan, uid=self.uid, expectations=self._expectations)

@@ -58,11 +58,8 @@ def workload_template_name(domain: Body) -> str:
 def allocation_mode(domain: Body, settings: DriverSettings) -> str:
     """Daemons that the host runs know nothing of domains: one channel each."""
     channel = (domain.get("spec") or {}).get("channel") or {}
-    return (
-        ALLOCATION_SINGLE
-        if settings.host_managed
-        else channel.get("allocationMode") or (ALLOCATION_SINGLE)
-    )
+    wanted = "" if settings.host_managed else channel.get("allocationMode")
+    return wanted or ALLOCATION_SINGLE
 
 
 def workload_template(domain: Body, settings: DriverSettings) -> Body:

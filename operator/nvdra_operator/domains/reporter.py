@@ -31,6 +31,7 @@ _NODES_PER_S: Final = 500
 _SMALL: Final = 20
 # How nodes are waited for changes with each step of theirs: what passes so soon is not written.
 _LASTING_S: Final = 2.0
+_LASTING_PER_NODE_S: Final = 0.02
 
 
 class Reporter:
@@ -86,7 +87,8 @@ class Reporter:
         if same_nodes(wanted, found) and _verdict(wanted["conditions"]) == _verdict(conditions):
             if self._differs_since_s is None:
                 self._differs_since_s = now_s
-            return self._differs_since_s + _LASTING_S - now_s
+            lasting_s = _LASTING_S + len(wanted["nodes"]) * _LASTING_PER_NODE_S
+            return self._differs_since_s + lasting_s - now_s
         if len(wanted["nodes"]) <= _SMALL:
             return 0.0
         return self._wrote_s + len(wanted["nodes"]) / _NODES_PER_S - now_s

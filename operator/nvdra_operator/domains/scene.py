@@ -61,9 +61,9 @@ class Scene:
     @property
     def is_legacy(self) -> bool:
         """Whether daemons of the earlier driver write the members themselves."""
-        return any(
-            ANNOTATION_PROTOCOL not in annotations_of(body) for body in self.daemon_sets
-        ) and not any(ANNOTATION_PROTOCOL in annotations_of(body) for body in self.daemon_sets)
+        return bool(self.daemon_sets) and not any(
+            ANNOTATION_PROTOCOL in annotations_of(body) for body in self.daemon_sets
+        )
 
     @property
     def is_idle(self) -> bool:
