@@ -191,6 +191,9 @@ async def test_a_host_without_the_program_is_told_of_by_name(
     outcome = await refused(agent, await node.channel(await a_host_domain(node)))
     assert isinstance(outcome, NodeFault)
     assert outcome.reason == "HostImexMissing"
+    name = "nvidia_dra_compute_domain_readiness_wait_seconds_count"
+    counted = agent._metrics.registry.get_sample_value(name, {"outcome": "given_up"})
+    assert counted == 0  # nobody waits for what is not there
 
 
 async def test_an_imex_of_the_host_needs_its_gate(node: DomainNode) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeAlias
 
 import msgspec
 
-from nvdra_nodeagent.errors import NotYet
+from nvdra_nodeagent.errors import AgentError, NotYet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,9 +56,15 @@ class DomainReadyHandler:
         self._since_s: dict[str, float] = {}
 
     def apply(self, step: DomainReadyStep) -> dict[str, str]:
-        """:raises NotYet: with what is missing."""
+        """:raises NotYet: with what is missing.
+        :raises AgentError: as `obstacle` does.
+        """
         self._since_s.setdefault(step.claim_uid, time.monotonic())
-        obstacle = self._obstacle(step.domain, step.clique)
+        try:
+            obstacle = self._obstacle(step.domain, step.clique)
+        except AgentError:  # not waiting: something is wrong
+            self._since_s.pop(step.claim_uid, None)
+            raise
         if obstacle:
             raise NotYet(
                 "DomainNotReady",
