@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from nvdra_sim.cluster.agent_process import AgentProcess
@@ -38,7 +39,11 @@ async def test_a_program_that_ends_again_and_again_is_hopeless(tmp_path: Path) -
 async def test_a_program_that_is_killed_is_started_again_and_not_hopeless(tmp_path: Path) -> None:
     async with kept(tmp_path, "http.server", "--bind", "127.0.0.1", "0") as process:
         for starts in (1, 2, 3):
-            await until(lambda starts=starts: process.starts == starts and process.pid)
+            await until(partial(_runs, process, starts))
             process.kill()
         await until(lambda: process.starts == 4)
         assert not process.hopeless.is_set()
+
+
+def _runs(process: AgentProcess, starts: int) -> bool:
+    return process.starts == starts and process.pid is not None
