@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from nvdra_kube.backoff import Backoff
 from nvdra_kube.errors import ApiError
 from nvdra_operator.domains.expectations import Expectations
 from nvdra_operator.domains.plan import plan_teardown
@@ -39,6 +40,7 @@ class Sweeper:
         self._executor = executor
         self._settle_s = settle_s
         self._wanted = asyncio.Event()
+        self._backoff = Backoff(first_s=1.0, limit_s=60.0)
         self._expectations: dict[str, Expectations] = {}
         self.swept = 0
         mirror.subscribe(on_domain=self._look, on_object=self._look)
@@ -51,16 +53,16 @@ class Sweeper:
         """Sweep at once, when something turns up, and now and then; until cancelled."""
         while True:
             self._wanted.clear()
+            pause_s = _EVERY_S
             try:
                 await self.sweep()
+                self._backoff.succeeded()
             except NotLeading:
                 raise
             except Exception as error:
-                expected = isinstance(error, ApiError)
-                cause = str(error) or type(error).__name__
-                log.warning("leftovers not swept", cause=cause, exc_info=None if expected else error)
+                pause_s = self._failed(error)
             try:
-                async with asyncio.timeout(_EVERY_S):
+                async with asyncio.timeout(pause_s):
                     await self._wanted.wait()
             except TimeoutError:
                 pass
@@ -78,6 +80,17 @@ class Sweeper:
         alive = {body["metadata"]["uid"] for body in listed["items"]}
         for uid in sorted(strangers - alive):
             await self._remove(uid)
+
+    def _failed(self, error: Exception) -> float:
+        """Seconds until the next attempt: a node with a leftover label is of no use to anybody."""
+        pause_s = self._backoff.failed()
+        log.warning(
+            "leftovers not swept",
+            cause=str(error) or type(error).__name__,
+            retry_in_s=round(pause_s, 1),
+            exc_info=None if isinstance(error, ApiError) else error,
+        )
+        return pause_s
 
     async def _remove(self, uid: str) -> None:
         expectations = self._expectations.setdefault(uid, Expectations())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from nvdra_api.names import LABEL_COMPUTE_DOMAIN, NAMESPACE, daemon_set_name
-from nvdra_kube.errors import Gone
+from nvdra_kube.errors import Gone, ServerError
 from nvdra_kube.resources import NAMESPACES, NODES, PODS, RESOURCE_CLAIM_TEMPLATES
 from nvdra_operator.domains.objects import daemon_set
 from nvdra_operator.domains.scene import domain_of
@@ -19,7 +19,7 @@ from nvdra_testing.recorded_api import RecordedApi
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from nvdra_kube.api import WatchEvent
+    from nvdra_kube.api import KubeApi, WatchEvent
 
 pytestmark = pytest.mark.looptime
 
@@ -39,6 +39,22 @@ class DeafApi(RecordedApi):
     async def _hears_again(self) -> None:
         while self.is_deaf:
             await asyncio.sleep(0.01)
+
+
+class OddApi(RecordedApi):
+    """Its first list of domains is none; informers, which ask for other lists, get theirs."""
+
+    def __init__(self, api: KubeApi, odd: object) -> None:
+        super().__init__(api)
+        self.odd: Any = odd
+
+    async def list(self, *args: Any, **kwargs: Any) -> Any:
+        if kwargs or not self.odd:
+            return await super().list(*args, **kwargs)
+        odd, self.odd = self.odd, None
+        if isinstance(odd, Exception):
+            raise odd
+        return odd
 
 
 async def a_formed_domain(it: DomainCluster) -> str:
@@ -156,3 +172,17 @@ async def test_a_daemon_set_of_an_earlier_installation_elsewhere_is_used_and_tak
             await it.delete()
             await it.gone(COMPUTE_DOMAINS, "job", namespace="default")
             assert await it.everything(DAEMON_SETS) == []
+
+
+@pytest.mark.parametrize("odd", [{"items": [{}]}, ServerError("no leader")], ids=["odd", "error"])
+async def test_a_sweep_that_failed_is_made_again_soon(odd: object) -> None:
+    async with a_cluster() as it:
+        await it.join("node-1", "9d9c6b7a-0000-4000-8000-000000000009")
+        api = OddApi(it.api, odd)
+        async with it.running(api=api):
+
+            async def swept() -> bool:
+                return not domain_of(await it.node("node-1"))
+
+            await it.until(swept)
+            assert api.odd is None
