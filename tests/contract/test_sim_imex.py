@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from nvdra_nodeagent.imex import rendering
+from nvdra_sim.imex.faults import FAULTS_FILE, Faults
 from nvdra_sim.imex.programs import lay_out
 from nvdra_testing.imex import DEADLINE_S, Domain, some_peers, some_settings, until
 
@@ -230,3 +231,9 @@ def test_a_container_without_python_gets_a_message(tmp_path: Path) -> None:
 def test_flags_that_make_no_sense_are_refused(nodes: list[Node], flags: tuple[str, ...]) -> None:
     status, output = nodes[0].control(*flags)
     assert (status, output) == (1, "")
+
+
+@pytest.mark.parametrize("text", ["{", '["never_ready"]', "null", "[" * 100_000])
+def test_a_file_of_faults_that_is_no_json_object_injects_nothing(tmp_path: Path, text: str) -> None:
+    (tmp_path / FAULTS_FILE).write_text(text)
+    assert Faults(tmp_path)["never_ready"] is None

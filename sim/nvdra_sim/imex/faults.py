@@ -19,7 +19,7 @@ SIGNAL_WINDOW_S = 5.0
 
 
 class Faults:
-    """The file's members as they are now; a file that is no JSON injects nothing."""
+    """The file's members as they are now; a file that is no JSON object injects nothing."""
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / FAULTS_FILE
@@ -41,9 +41,10 @@ class Faults:
             status = self._path.stat()
             version = (status.st_mtime_ns, status.st_ino)
             if version != self._version:
-                self._values = json.loads(self._path.read_text())
+                found = json.loads(self._path.read_text())
+                self._values = found if isinstance(found, dict) else {}
                 self._version = version
         except FileNotFoundError:
             self._version, self._values = None, {}
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             self._values = {}
