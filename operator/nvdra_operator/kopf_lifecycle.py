@@ -35,7 +35,9 @@ _T = TypeVar("_T")
 
 _RESTART_S: Final = 2.0
 _RETRY_S: Final = 1.0
-_FINALIZER_S: Final = 5.0
+# Kopf writes finalizers; after so long we do. Less would write them twice where it is only slow.
+_PUT_ON_AFTER_S: Final = 15.0
+_TAKE_OFF_AFTER_S: Final = 10.0
 _KEEPER_ENDS_IN_S: Final = 60.0
 _GOODBYE_S: Final = 0.05
 _KEEP_ID: Final = "keep"
@@ -61,7 +63,7 @@ class KopfLifecycle:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._keeping: set[asyncio.Task[Any]] = set()
         self._leaving: dict[str, asyncio.Task[None]] = {}
-        domains.await_finalizers(for_s=_FINALIZER_S)
+        domains.await_finalizers(for_s=_PUT_ON_AFTER_S)
 
     async def run(self) -> None:
         """Until cancelled. Kopf ends on errors that it does not know, and is started anew."""
@@ -187,7 +189,7 @@ class KopfLifecycle:
     async def _let_go(self, uid: str) -> None:
         try:
             while self._domains.knows(uid):
-                await asyncio.sleep(_FINALIZER_S)
+                await asyncio.sleep(_TAKE_OFF_AFTER_S)
                 try:
                     await self._domains.release(uid)
                 except ApiError as error:
