@@ -148,6 +148,23 @@ def test_a_missing_nvidia_imex_ctl_is_named(box: DaemonBox) -> None:
     says(box, "ImexStarting", "no-such-ctl is not on PATH")
 
 
+def test_one_that_runs_is_left_alone_when_nobody_can_ask_it_any_more(box: DaemonBox) -> None:
+    programs = box.shared.parent / "bin"
+    control = programs / "ctl-for-now"
+    control.symlink_to(programs / "nvidia-imex-ctl")
+    box.environ["NVIDIA_IMEX_CTL"] = str(control)
+    box.start(hang_s=3.0)
+    until(box.is_ready)
+    before = box.imex_pid()
+    control.unlink()
+    says(box, "QueryFailed", "ctl-for-now is not on PATH")
+    until(lambda: len(box.lines("did not say its state")) > 25, "longer than one that hangs gets")
+    assert (box.imex_pid(), is_running(before)) == (before, True)
+    control.symlink_to(programs / "nvidia-imex-ctl")
+    until(box.is_ready)
+    assert not box.lines("stopping nvidia-imex")
+
+
 def test_a_hosts_file_that_cannot_be_written_is_named(box: DaemonBox) -> None:
     box.environ["HOSTS_FILE"] = str(box.shared.parent / "none/hosts")
     box.start()

@@ -38,13 +38,14 @@ class Observer:
             self._domain.ended(*ended)
 
     def advance(self, process: Process, *, now: float) -> tuple[bool, float]:
-        """Ask what is due. Whether the process gave a sign of life; when to come again."""
+        """Ask what is due. Whether the process gave a sign of life, or cannot be asked for one;
+        when to come again."""
         since = process.started_at if process.told and process.stopping_since is None else None
         if since != self._since:
             self._begin(since, now=now)
         if since is None:
             return False, NEVER
-        alive = self._advance_status(now)
+        alive = self._advance_status(process, now)
         self._advance_health(process, now)
         return alive, min(
             self._due(self._status, self.watch.next_at), self._due(self._domain, self._health_at)
@@ -62,13 +63,15 @@ class Observer:
         self.health = DomainHealth()
         self._health_at = NEVER
 
-    def _advance_status(self, now: float) -> bool:
+    def _advance_status(self, process: Process, now: float) -> bool:
         self._status.expire(now)
         alive = False
         if (answer := self._status.take()) is not None:
             before = self.watch
             self.watch = before.heard(answer, now=now, timings=self._timings)
             alive = bool(self.watch.state) and not self.watch.misses
+            # Workloads may be using it: no reason to end it that nobody can ask any more.
+            alive = alive or (answer.is_of_nobody and process.answered_at is not None)
             if self.watch.state != before.state:
                 self._log.info("nvidia-imex changed its state", state=self.watch.state or UNKNOWN)
             if self.watch.problem:

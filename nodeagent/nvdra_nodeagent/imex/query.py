@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from nvdra_nodeagent.imex import processes
-from nvdra_nodeagent.imex.status import Answer
+from nvdra_nodeagent.imex.status import NOT_FOUND, NOT_RUN, Answer
 
 if TYPE_CHECKING:
     from nvdra_nodeagent.imex.reactor import Reactor
@@ -41,7 +41,7 @@ class Query:
         self._deadline = self._reactor.now() + timeout_s
         path = processes.find_program(self._program)
         if path is None:
-            self._answer = Answer(127, f"{self._program} is not on PATH".encode())
+            self._answer = Answer(NOT_FOUND, f"{self._program} is not on PATH".encode())
             return
         receiver, sender = os.pipe()
         os.set_blocking(receiver, False)
@@ -50,7 +50,7 @@ class Query:
             self._pid = processes.spawn(path, *arguments, output=sender, errors=errors)
         except OSError as error:
             os.close(receiver)
-            self._answer = Answer(126, str(error).encode())
+            self._answer = Answer(NOT_RUN, str(error).encode())
         else:
             self._output = receiver
             self._reactor.watch(receiver, self._read)

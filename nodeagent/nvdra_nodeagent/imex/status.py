@@ -28,11 +28,21 @@ _UNREACHABLE: Final = frozenset({"", "UNAVAILABLE", "NOT_RUNNING"})
 _CONNECTED: Final = "CONNECTED"
 
 
+NOT_RUN: Final = 126
+NOT_FOUND: Final = 127
+"""What shells, and the loader of libraries, say of a program that they could not run."""
+
+
 class Answer(NamedTuple):
     """One run of `nvidia-imex-ctl`: its exit status, None after a time-out, and its output."""
 
     exit_status: int | None
     output: bytes
+
+    @property
+    def is_of_nobody(self) -> bool:
+        """It could not be run, which says nothing of `nvidia-imex`."""
+        return self.exit_status in (NOT_RUN, NOT_FOUND)
 
     def state(self) -> str:
         """The state it printed; empty when it did not get one."""
