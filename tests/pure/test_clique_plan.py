@@ -10,6 +10,7 @@ from nvdra_api.gates import FeatureGates
 from nvdra_api.names import LABEL_CLIQUE_ID, LABEL_COMPUTE_DOMAIN, clique_name
 from nvdra_operator.cliques.members import members_of
 from nvdra_operator.cliques.plan import plan_members
+from nvdra_operator.domains.actions import Delete
 from nvdra_testing.compute_domains import CLIQUE, some_settings
 from nvdra_testing.scenes import UID, a_daemon_pod, a_joined_node, a_whole_scene, the_domain
 
@@ -91,3 +92,23 @@ def test_a_daemon_that_is_replaced_keeps_its_last_address_until_it_has_another()
     scene = a_whole_scene(nodes=(a_joined_node("n1"),), cliques=(clique,))
     (entry,) = planned(scene).entries
     assert (entry["ipAddress"], entry["status"]) == ("10.0.0.1", "NotReady")
+
+
+@pytest.mark.parametrize(
+    ("told", "now", "ends"),
+    [(CLIQUE, OTHER, True), (CLIQUE, "", True), (CLIQUE, CLIQUE, False), (None, OTHER, False)],
+)
+def test_only_the_daemon_of_a_node_that_is_in_another_clique_by_now_is_ended(
+    told: str | None, now: str, ends: bool
+) -> None:
+    pod = a_daemon_pod("n1", ip="10.0.0.1", clique=told, ready=True)
+    scene = a_whole_scene(nodes=(a_joined_node("n1", clique=now),), pods=(pod,))
+    ended = [one for one in planned(scene).actions if isinstance(one, Delete)]
+    assert [one.uid for one in ended] == ([pod["metadata"]["uid"]] if ends else [])
+
+
+def test_a_daemon_that_is_ending_is_not_ended_once_more() -> None:
+    pod = a_daemon_pod("n1", ip="10.0.0.1", clique=CLIQUE)
+    pod["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    scene = a_whole_scene(nodes=(a_joined_node("n1", clique=OTHER),), pods=(pod,))
+    assert not [one for one in planned(scene).actions if isinstance(one, Delete)]

@@ -15,6 +15,7 @@ from nvdra_api.names import (
     NAMESPACE,
 )
 from nvdra_kube.resources import NODES, PODS
+from nvdra_operator.domains.scene import is_dying, node_of
 from nvdra_operator.resources import CLIQUES, COMPUTE_DOMAINS
 from nvdra_testing.compute_domains import CLIQUE, DomainCluster, a_cluster, some_settings
 
@@ -385,3 +386,14 @@ async def test_a_node_that_waits_longer_is_named() -> None:
         found = await it.condition("Connected", reason="WaitingForDaemons")
         assert found["message"] == "node-1: daemon has no pod yet"
         assert (await it.look())["status"]["status"] == "Ready"
+
+
+async def test_the_daemon_of_a_node_that_moved_to_another_clique_makes_room_for_the_next() -> None:
+    async with a_cluster() as it, it.running():
+        uid = await a_formed_domain(it, "node-1", "node-2")
+        await it.join("node-2", uid, clique=f"{CLIQUE}9")
+
+        async def ending() -> list[str]:
+            return [node_of(pod) for pod in await it.everything(PODS) if is_dying(pod)]
+
+        assert await it.until(ending) == ["node-2"]

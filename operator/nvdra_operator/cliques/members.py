@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
     """A daemon's pod on its node. `clique` is None while nobody knows it, and empty where the node
-    has no NVLink fabric; `why` says what keeps it from being ready."""
+    has no NVLink fabric; `why` says what keeps it from being ready. `moved`: its node says that it
+    is in another clique by now, and has no use for this daemon."""
 
     node: str
     pod: str
@@ -36,6 +37,7 @@ class Member:
     ready: bool
     why: str = ""
     labelled: bool = False
+    moved: bool = False
 
 
 def members_of(scene: Scene) -> tuple[Member, ...]:
@@ -110,6 +112,7 @@ def _member(pod: Body, node: Body | None) -> Member:
         ready=not why,
         why=why,
         labelled=LABEL_CLIQUE_ID in labels_of(pod),
+        moved=_has_moved(pod, node),
     )
 
 
@@ -119,6 +122,12 @@ def _clique(pod: Body, node: Body | None) -> str | None:
     if told is not None:
         return told
     return annotations_of(node).get(ANNOTATION_NODE_CLIQUE) if node is not None else None
+
+
+def _has_moved(pod: Body, node: Body | None) -> bool:
+    told = labels_of(pod).get(LABEL_CLIQUE_ID)
+    now = annotations_of(node).get(ANNOTATION_NODE_CLIQUE) if node is not None else None
+    return None not in (told, now) and told != now and not is_dying(pod)
 
 
 def _obstacle(pod: Body, node: Body | None) -> str:

@@ -10,7 +10,7 @@ from nvdra_kube.resources import PODS
 from nvdra_operator.cliques.membership import Membership, node_entry, outside_entry, without
 from nvdra_operator.cliques.objects import clique_entries, keep_clique
 from nvdra_operator.cliques.slots import Slot, read_slots, reserve
-from nvdra_operator.domains.actions import Action, Patch
+from nvdra_operator.domains.actions import Action, Delete, Patch
 from nvdra_operator.domains.scene import is_dying, labels_of
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def plan_members(
     """
     draft = _Draft(tuple(members))
     draft.actions += [_label(member) for member in draft.members if _needs_label(member)]
+    draft.actions += [_end(member) for member in draft.members if member.moved]
     known = _known_slots(scene, settings)
     for clique, slots in (remembered or {}).items():
         known[clique] = {**slots, **known.get(clique, {})}
@@ -155,4 +156,16 @@ def _label(member: Member) -> Patch:
         namespace=member.namespace,
         patch=patch,
         why="the pod's clique is known",
+    )
+
+
+def _end(member: Member) -> Delete:
+    """The next daemon of the node starts in the clique where the node is now; workloads there wait
+    for it."""
+    return Delete(
+        resource=PODS,
+        name=member.pod,
+        namespace=member.namespace,
+        uid=member.pod_uid,
+        why="its node is in another clique by now",
     )
