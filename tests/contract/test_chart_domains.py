@@ -203,7 +203,7 @@ def test_the_controller_may_do_what_it_does_and_no_more() -> None:
         NAMESPACE: {
             "daemonsets": "get list watch create patch delete",
             "computedomaincliques": "get list watch create update patch delete",
-            "pods": "get list watch patch",
+            "pods": "get list watch patch delete",
         },
     }
 
