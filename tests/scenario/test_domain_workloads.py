@@ -9,6 +9,7 @@ import pytest_asyncio
 
 from nvdra_api.names import LABEL_COMPUTE_DOMAIN
 from nvdra_kube.resources import NODES, PODS, RESOURCE_CLAIMS
+from nvdra_operator.cliques.slots import read_slots
 from nvdra_testing.domain_ring import FABRIC_CLIQUE, DomainRing, domain_ring, kill
 from nvdra_testing.imex import is_running
 
@@ -103,23 +104,31 @@ async def test_a_killed_daemon_comes_back_under_its_index_and_its_workload_runs_
         assert status["containerStatuses"][0]["restartCount"] == 0
 
 
-async def test_a_deleted_daemon_is_replaced_under_its_index(ring: DomainRing) -> None:
+async def test_a_deleted_daemon_is_replaced_under_its_index_though_a_lower_one_is_free(
+    ring: DomainRing,
+) -> None:
     async with ring.formed(TWO) as domain:
-        index = (await ring.nodes_of(domain.name))["node-1"]["index"]
-        meta = (await ring.daemon(domain.uid, "node-1"))["metadata"]
+        places = {node["index"]: name for name, node in (await ring.nodes_of(domain.name)).items()}
+        await ring.delete_pod(domain.pods[TWO.index(places[0])])
+
+        async def alone() -> bool:
+            [clique] = await ring.cliques_of(domain.uid)
+            return set(read_slots(clique)) == {places[1]}
+
+        await ring.until(alone, "index 0 is free again")
+        meta = (await ring.daemon(domain.uid, places[1]))["metadata"]
         await ring.cluster.api.delete(
             PODS, meta["name"], namespace=meta["namespace"], grace_period_s=0
         )
 
-        async def replaced() -> bool:
-            found = await ring.daemon_ready(domain.uid, "node-1")
-            entry = (await ring.nodes_of(domain.name)).get("node-1") or {}
+        async def replaced() -> int:
+            found = await ring.daemon_ready(domain.uid, places[1])
+            entry = (await ring.nodes_of(domain.name)).get(places[1]) or {}
             has_entry = entry.get("ipAddress") == found["status"]["podIP"]
-            return has_entry and bool(found["metadata"]["uid"] != meta["uid"])
+            is_other = found["metadata"]["uid"] != meta["uid"]
+            return int(entry["index"]) if has_entry and is_other else 0
 
-        await ring.until(replaced, "another daemon has the node's entry")
-        await ring.ready(domain.name)
-        assert (await ring.nodes_of(domain.name))["node-1"]["index"] == index
+        assert await ring.until(replaced, "another daemon has the node's entry") == 1
 
 
 async def test_a_workload_that_is_deleted_by_force_and_made_again_finds_its_place(
