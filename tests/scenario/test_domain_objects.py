@@ -12,6 +12,7 @@ from nvdra_api.names import (
 )
 from nvdra_kube.resources import NODES, RESOURCE_CLAIM_TEMPLATES
 from nvdra_operator.resources import CLIQUES, COMPUTE_DOMAINS, DAEMON_SETS
+from nvdra_sim.cluster.apiserver.faults import Fault
 from nvdra_testing.compute_domains import a_cluster, some_settings
 
 
@@ -331,3 +332,15 @@ async def test_a_domain_that_only_somebody_elses_finalizer_holds_is_not_neglecte
 
         await it.until(forgotten)
         assert controller.domains._places == {}
+
+
+async def test_a_template_that_the_server_alters_is_reported_and_not_made_again_and_again() -> None:
+    async with a_cluster() as it, it.running():
+        fault = Fault(resource="resourceclaimtemplates", drop_fields=("spec.spec.devices.config",))
+        it.store.faults.add(fault)
+        await it.domain()
+        found = await it.condition("Accepted", reason="ClaimTemplateConflict")
+        assert "was stored otherwise than it was written" in found["message"]
+        await it.quiet()
+        assert await it.template()
+        assert len(it.writes) < 10

@@ -9,7 +9,9 @@ import structlog
 
 from nvdra_api.names import ANNOTATION_PROTOCOL, LABEL_COMPUTE_DOMAIN
 from nvdra_kube.errors import AlreadyExists, Conflict, Invalid, NotFound
+from nvdra_kube.resources import RESOURCE_CLAIM_TEMPLATES
 from nvdra_operator.domains.actions import Create, Delete, Patch, Replace
+from nvdra_operator.domains.plan import includes
 from nvdra_operator.domains.scene import Obstacle, annotations_of, domain_of, labels_of
 
 if TYPE_CHECKING:
@@ -74,6 +76,11 @@ class Executor:
             return await self._look_who_is_there(action, uid, expectations)
         log.info("object made", object=_target(action), domain=uid)
         expectations.wrote(action.resource, body, now_s=_now_s(), created=True)
+        if action.resource == RESOURCE_CLAIM_TEMPLATES and not includes(
+            body, {"spec": action.body["spec"]}
+        ):
+            # Its spec cannot be mended: another one would come out the same, again and again.
+            return Obstacle(action.resource.kind, meta["namespace"], meta["name"], "", altered=True)
         return None
 
     async def _look_who_is_there(

@@ -26,14 +26,21 @@ GATES_VARIABLE: Final = "FEATURE_GATES"
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """An object of somebody else's that has a name which the domain needs."""
+    """An object of somebody else's that has a name which the domain needs; or (`altered`) one of
+    ours that the server stored otherwise than we wrote it."""
 
     kind: str
     namespace: str
     name: str
     whose: str
+    altered: bool = False
 
     def __str__(self) -> str:
+        if self.altered:
+            return (
+                f"{self.kind} {self.namespace}/{self.name} was stored otherwise than it was "
+                "written; look for an admission webhook or policy that alters it"
+            )
         ours = self.name.startswith(COMPUTE_DOMAIN_OBJECT_PREFIX) or self.kind == CLIQUES.kind
         other = "" if ours else ", or create the ComputeDomain with another name for its template"
         return (
