@@ -344,3 +344,21 @@ async def test_a_template_that_the_server_alters_is_reported_and_not_made_again_
         await it.quiet()
         assert await it.template()
         assert len(it.writes) < 10
+
+
+async def test_objects_that_a_person_gave_the_label_of_another_domain_come_back() -> None:
+    async with a_cluster() as it, it.running():
+        mine = (await it.domain("mine", template="mine"))["metadata"]["uid"]
+        other = (await it.domain("other", template="other"))["metadata"]["uid"]
+        await it.condition(reason="NoNodesYet", name="mine")
+        await it.condition(reason="NoNodesYet", name="other")
+        await it.quiet()
+        wrong = {"metadata": {"labels": {LABEL_COMPUTE_DOMAIN: other}}}
+        await it.api.patch(DAEMON_SETS, daemon_set_name(mine), wrong, namespace=NAMESPACE)
+
+        async def mended() -> bool:
+            labels = (await it.daemon_set(mine))["metadata"]["labels"]
+            return bool(labels[LABEL_COMPUTE_DOMAIN] == mine)
+
+        await it.until(mended)
+        assert (await it.daemon_set(other))["metadata"]["labels"] == {LABEL_COMPUTE_DOMAIN: other}

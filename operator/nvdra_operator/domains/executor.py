@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from nvdra_api.names import ANNOTATION_PROTOCOL, LABEL_COMPUTE_DOMAIN
+from nvdra_api.names import ANNOTATION_PROTOCOL
 from nvdra_kube.errors import AlreadyExists, Conflict, Invalid, NotFound
 from nvdra_kube.resources import RESOURCE_CLAIM_TEMPLATES
 from nvdra_operator.domains.actions import Create, Delete, Patch, Replace
 from nvdra_operator.domains.plan import includes
-from nvdra_operator.domains.scene import Obstacle, annotations_of, domain_of, labels_of
+from nvdra_operator.domains.scene import Obstacle, annotations_of, domain_of
 
 if TYPE_CHECKING:
     from nvdra_kube.api import Body, KubeApi
@@ -135,9 +135,9 @@ class Executor:
 
 
 def _was_ours(found: Body, wanted: Body) -> bool:
-    """Whether a person took the label off an object of this domain: its content tells."""
-    labels = labels_of(found)
-    return _names_domain(found, wanted) and LABEL_COMPUTE_DOMAIN not in labels
+    """Whether a person took the label off an object of this domain, or put another one on, even
+    that of another domain: its name and content tell."""
+    return domain_of(found) != domain_of(wanted) and _names_domain(found, wanted)
 
 
 def _names_domain(found: Body, wanted: Body) -> bool:

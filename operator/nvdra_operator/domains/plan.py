@@ -165,7 +165,9 @@ def _keep_daemon_set(scene: Scene, settings: DriverSettings) -> list[Action]:
     if not scene.daemon_sets:
         why = "the domain has no DaemonSet"
         return [Create(resource=DAEMON_SETS, body=wanted, why=why)]
-    found = scene.daemon_sets[0]
+    # A label that somebody put on another one counts less than the name.
+    name = wanted["metadata"]["name"]
+    found = max(scene.daemon_sets, key=lambda body: bool(body["metadata"]["name"] == name))
     if is_dying(found):
         return _let_go(DAEMON_SETS, found)
     if found["metadata"]["namespace"] != settings.namespace:
