@@ -15,6 +15,8 @@ from nvdra_testing.specs import (
     outcome_of,
 )
 
+pytestmark = pytest.mark.timeout(240)  # a dozen programs start, on a machine that may be busy
+
 
 def run(spec: Spec) -> Simulated:
     cut = ("--mig-layout", MIG_LAYOUT) if spec.is_cut else ()

@@ -22,9 +22,12 @@ from nvdra_testing.specs import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.skipif(
-    not PUBLIC_SPECS.is_dir(), reason="the public specs are not beside this checkout"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        not PUBLIC_SPECS.is_dir(), reason="the public specs are not beside this checkout"
+    ),
+    pytest.mark.timeout(240),  # a dozen programs start, on a machine that may be busy
+]
 
 
 SPECS = [
