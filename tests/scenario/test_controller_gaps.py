@@ -13,6 +13,7 @@ from nvdra_kube.resources import NAMESPACES, NODES, PODS, RESOURCE_CLAIM_TEMPLAT
 from nvdra_operator.domains.objects import daemon_set
 from nvdra_operator.domains.scene import domain_of
 from nvdra_operator.resources import CLIQUES, COMPUTE_DOMAINS, DAEMON_SETS
+from nvdra_sim.cluster.apiserver.faults import Fault
 from nvdra_testing.compute_domains import DomainCluster, a_cluster, some_settings
 from nvdra_testing.recorded_api import RecordedApi
 
@@ -186,3 +187,18 @@ async def test_a_sweep_that_failed_is_made_again_soon(odd: object) -> None:
 
             await it.until(swept)
             assert api.odd is None
+
+
+async def test_a_template_that_the_cluster_alters_each_time_is_never_called_made() -> None:
+    async with a_cluster() as it, it.running():
+        fields = ("spec.spec.devices.config",)
+        it.store.faults.add(Fault(resource="resourceclaimtemplates", drop_fields=fields))
+        await it.domain()
+        await it.condition("Accepted", reason="ClaimTemplateConflict")
+        await it.quiet()
+        version = (await it.look())["metadata"]["resourceVersion"]
+        await asyncio.sleep(45)
+        assert (await it.look())["metadata"]["resourceVersion"] == version
+        assert len(it.writes) < 20
+        it.store.faults.clear()
+        await it.condition("Accepted", reason="ObjectsMade")

@@ -13,7 +13,7 @@ from nvdra_operator.cliques.live import LiveSeats
 from nvdra_operator.cliques.members import hindrances, members_of
 from nvdra_operator.cliques.observed import observed_members
 from nvdra_operator.cliques.plan import plan_members
-from nvdra_operator.domains.actions import Plan
+from nvdra_operator.domains.actions import Delete, Plan
 from nvdra_operator.domains.expectations import Expectations
 from nvdra_operator.domains.plan import drop_finalizer, plan_objects, plan_teardown
 from nvdra_operator.domains.reporter import Reporter
@@ -213,8 +213,12 @@ class Domain:
             return
         plan = plan_objects(self._mirror.scene(self.uid), self._settings)
         try:
-            self._obstacles = await self._carry_out(plan)
-            self._trouble = ""
+            found = await self._carry_out(plan)
+            if any(isinstance(action, Delete) for action in plan.actions):
+                found += self._obstacles  # whether the next object fares better is not known yet
+            else:
+                self._trouble = ""
+            self._obstacles = found
         except (Forbidden, Invalid, BadRequest) as error:
             self._trouble = f"{error.message}; the controller tries again"
             log.warning("domain's objects refused", domain=self.uid, cause=str(error))
@@ -231,7 +235,8 @@ class Domain:
             membership = planned(await self._live.gone(self.uid, membership.suspects))
         self._slots = membership.slots
         if membership.actions:
-            self._obstacles += await self._carry_out(Plan(stages=(membership.actions,)))
+            found = await self._carry_out(Plan(stages=(membership.actions,)))
+            self._obstacles += found
         return membership
 
     async def _carry_out(self, plan: Plan) -> tuple[Obstacle, ...]:
