@@ -10,7 +10,6 @@ import pytest
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
 from nvdra_sim.cluster.apiserver.faults import Fault
-from nvdra_testing.compute_domains import a_cluster
 from nvdra_testing.domain_claims import GB200_CLIQUE, a_made_domain
 from nvdra_testing.domain_processes import domain_processes
 from nvdra_testing.rolling import until
@@ -26,12 +25,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.timeout(300)
 
 OLD, NEW = "old", "new"  # short: socket paths may have 107 bytes
-
-
-@pytest.fixture
-async def it() -> AsyncIterator[DomainCluster]:
-    async with a_cluster() as cluster, cluster.running():
-        yield cluster
 
 
 @pytest.fixture

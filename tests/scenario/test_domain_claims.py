@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
-
 from nvdra_api.names import LABEL_COMPUTE_DOMAIN
 from nvdra_kube.resources import NODES, PODS, RESOURCE_SLICES
 from nvdra_nodeagent.errors import AgentError
 from nvdra_testing.agent import until
-from nvdra_testing.compute_domains import DomainCluster, a_cluster
 from nvdra_testing.domain_claims import (
     GB200_CLIQUE,
     a_daemon,
@@ -24,19 +21,9 @@ from nvdra_testing.domain_claims import (
 from nvdra_testing.domain_nodes import BOOT, DomainNode
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
-
-@pytest.fixture
-async def it() -> AsyncIterator[DomainCluster]:
-    async with a_cluster() as cluster, cluster.running():
-        yield cluster
-
-
-@pytest.fixture
-def node(it: DomainCluster, tmp_path: Path) -> DomainNode:
-    return DomainNode(tmp_path, it)
+    from nvdra_testing.compute_domains import DomainCluster
 
 
 async def test_the_first_channel_and_the_daemon_are_published(node: DomainNode) -> None:

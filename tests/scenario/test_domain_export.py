@@ -11,14 +11,11 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 from nvdra_kube.resources import RESOURCE_CLAIMS
 from nvdra_nodeagent.checkpoint.command import DONE, PARTLY
 from nvdra_nodeagent.checkpoint.document import decode_checkpoint
 from nvdra_nodeagent.computedomain.export import main
 from nvdra_testing.checkpoints import checksum_of
-from nvdra_testing.compute_domains import a_cluster
 from nvdra_testing.domain_checkpoints import KIND, a_domain_status, a_place, a_prepared
 from nvdra_testing.domain_claims import (
     OTHER_BOOT,
@@ -31,21 +28,11 @@ from nvdra_testing.domain_claims import (
 from nvdra_testing.domain_nodes import BOOT, DomainNode
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
+    import pytest
+
     from nvdra_testing.compute_domains import DomainCluster
-
-
-@pytest.fixture
-async def it() -> AsyncIterator[DomainCluster]:
-    async with a_cluster() as cluster, cluster.running():
-        yield cluster
-
-
-@pytest.fixture
-def node(it: DomainCluster, tmp_path: Path) -> DomainNode:
-    return DomainNode(tmp_path, it)
 
 
 def variables(node: DomainNode) -> dict[str, str]:

@@ -4,31 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
-
 from nvdra_api.names import LABEL_COMPUTE_DOMAIN
 from nvdra_kube.resources import NODES, PODS, RESOURCE_CLAIMS
 from nvdra_nodeagent.steps.node_label import NodeLabelHandler, NodeLabelStep
-from nvdra_testing.compute_domains import DomainCluster, a_cluster
 from nvdra_testing.domain_claims import a_daemon, a_made_domain, a_released_workload
-from nvdra_testing.domain_nodes import DomainNode
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
+    from nvdra_testing.domain_nodes import DomainNode
 
 DOMAIN = "0d9c6b7a-0000-4000-8000-000000000001"
-
-
-@pytest.fixture
-async def it() -> AsyncIterator[DomainCluster]:
-    async with a_cluster() as cluster, cluster.running():
-        yield cluster
-
-
-@pytest.fixture
-def node(it: DomainCluster, tmp_path: Path) -> DomainNode:
-    return DomainNode(tmp_path, it)
 
 
 async def take_label_off(node: DomainNode) -> None:

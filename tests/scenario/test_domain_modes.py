@@ -43,11 +43,6 @@ async def it() -> AsyncIterator[DomainCluster]:
         yield cluster
 
 
-@pytest.fixture
-def node(it: DomainCluster, tmp_path: Path) -> DomainNode:
-    return DomainNode(tmp_path, it)
-
-
 async def devices(node: DomainNode) -> list[str]:
     (body,) = await node.it.everything(RESOURCE_SLICES)
     return [each["name"] for each in body["spec"]["devices"]]

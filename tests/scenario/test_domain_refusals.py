@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from nvdra_api.names import NAMESPACE
 from nvdra_kube.resources import NAMESPACES, PODS
-from nvdra_testing.compute_domains import DomainCluster, a_cluster
 from nvdra_testing.domain_claims import a_made_domain, permanent
 from nvdra_testing.domain_nodes import BOOT, DomainNode, a_domain_config
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
-
-
-@pytest.fixture
-async def it() -> AsyncIterator[DomainCluster]:
-    async with a_cluster() as cluster, cluster.running():
-        yield cluster
-
-
-@pytest.fixture
-def node(it: DomainCluster, tmp_path: Path) -> DomainNode:
-    return DomainNode(tmp_path, it)
 
 
 @pytest.mark.parametrize(

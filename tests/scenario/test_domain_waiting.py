@@ -12,7 +12,6 @@ import pytest
 from nvdra_nodeagent.durable import write_durably
 from nvdra_nodeagent.errors import AgentError
 from nvdra_testing.agent import until
-from nvdra_testing.compute_domains import DomainCluster, a_cluster
 from nvdra_testing.domain_claims import (
     OTHER_BOOT,
     a_daemon,
@@ -23,24 +22,10 @@ from nvdra_testing.domain_claims import (
     prepare,
     refused,
 )
-from nvdra_testing.domain_nodes import DomainNode
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
-
     from nvdra_nodeagent.computedomain.agent import DomainAgent
-
-
-@pytest.fixture
-async def it() -> AsyncIterator[DomainCluster]:
-    async with a_cluster() as cluster, cluster.running():
-        yield cluster
-
-
-@pytest.fixture
-def node(it: DomainCluster, tmp_path: Path) -> DomainNode:
-    return DomainNode(tmp_path, it)
+    from nvdra_testing.domain_nodes import DomainNode
 
 
 def say_of_domain(node: DomainNode, uid: str, state: str, *others: dict[str, Any]) -> None:
