@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from nvdra_api.gates import FeatureGates
 from nvdra_api.names import LABEL_COMPUTE_DOMAIN, NAMESPACE
 from nvdra_kube.resources import NODES, PODS, RESOURCE_CLAIMS
-from nvdra_nodeagent.cdi.names import DOMAIN_CLAIM_KIND, cdi_device_id
+from nvdra_nodeagent.cdi.names import DOMAIN_CLAIM_KIND
 from nvdra_nodeagent.cdi.store import CdiStore
-from nvdra_nodeagent.checkpoint.conversion import EarlierNode
-from nvdra_nodeagent.checkpoint.migration import MIGRATED, Migration
-from nvdra_nodeagent.claims.journal import Journal, decode
+from nvdra_nodeagent.checkpoint.migration import MIGRATED
+from nvdra_nodeagent.claims.journal import decode
 from nvdra_nodeagent.computedomain.base_file import BaseFile
-from nvdra_nodeagent.computedomain.earlier_claims import DaemonFiles, EarlierClaims
 from nvdra_nodeagent.errors import AgentError
-from nvdra_nodeagent.steps.domain_cdi import ChannelCdiStep
 from nvdra_nodeagent.steps.domain_dir import DomainDirStep
 from nvdra_nodeagent.steps.registry import kind_of
 from nvdra_sim.cluster.kubelet.cdi import CdiRegistry
@@ -40,24 +30,21 @@ from nvdra_testing.domain_checkpoints import (
     KIND,
     a_channel_yaml,
     a_daemon_yaml,
-    a_domain_status,
     a_place,
     a_prepared,
 )
+from nvdra_testing.domain_claims import GB200_CLIQUE
 from nvdra_testing.domain_nodes import BOOT, DomainNode
-from nvdra_testing.domain_steps import DOMAIN
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
-    from nvdra_nodeagent.checkpoint.migration import MigrationReport
     from nvdra_nodeagent.claims.model import ClaimRef
     from nvdra_nodeagent.claims.record import Record
     from nvdra_testing.compute_domains import DomainCluster
 
-CLIQUE = "6e766472-6120-5369-6d75-6c6174656420.1"
 OTHER_DOMAIN = "0d9c6b7a-0000-4000-8000-000000000002"
-SUPPORT = Path(__file__).parents[1] / "support"
 
 
 @dataclass
@@ -103,7 +90,7 @@ class InUse:
         directory = self.node.directory(self.domain)
         directory.mkdir(parents=True, exist_ok=True)
         daemon = a_daemon_yaml(
-            self.daemon.uid, self.domain, clique=CLIQUE, directory=str(directory)
+            self.daemon.uid, self.domain, clique=GB200_CLIQUE, directory=str(directory)
         )
         self._path(self.workload).write_text(a_channel_yaml(self.workload.uid))
         self._path(self.daemon).write_text(daemon)
@@ -175,7 +162,7 @@ async def test_the_records_are_those_of_steps_that_were_done(used: InUse, versio
     assert kinds == [["node_label", "domain_ready", "channel_cdi"], ["domain_dir", "daemon_cdi"]]
     (directory,) = (each.step for each in daemon.steps if isinstance(each.step, DomainDirStep))
     assert (directory.name, directory.namespace, directory.home) == ("job", "default", NAMESPACE)
-    assert (directory.clique, directory.protocol) == (CLIQUE, "")
+    assert (directory.clique, directory.protocol) == (GB200_CLIQUE, "")
     assert (used.node.state_dir / MIGRATED).exists()
 
 
@@ -210,7 +197,7 @@ async def test_steps_that_are_verified_keep_the_pods_devices_resolvable(used: In
         await until(lambda: agent.keeper.is_known)
         assert not (await agent.claims.verify()).waiting
         annotations = (await used.node.it.api.get(NODES, used.node.name))["metadata"]["annotations"]
-    assert annotations == {f"{LABEL_COMPUTE_DOMAIN}.cliqueID": CLIQUE}
+    assert annotations == {f"{LABEL_COMPUTE_DOMAIN}.cliqueID": GB200_CLIQUE}
     ids = [ALL, f"{KIND}={used.daemon.uid}-daemon-0", f"{KIND}={used.workload.uid}-channel-0"]
     assert CdiRegistry([used.cdi_root]).resolve(ids).device_nodes
 
@@ -250,7 +237,7 @@ async def test_a_daemon_that_starts_anew_finds_what_it_was_told(used: InUse) -> 
         spec = used.node.cdi(used.daemon)
     assert spec
     edits = spec.devices[0].container_edits
-    told = {f"CLIQUE_ID={CLIQUE}", f"COMPUTE_DOMAIN_UUID={used.domain}"}
+    told = {f"CLIQUE_ID={GB200_CLIQUE}", f"COMPUTE_DOMAIN_UUID={used.domain}"}
     assert told <= set(edits.env)
     mounts = {each.host_path for each in edits.mounts if each.container_path == "/imexd"}
     assert mounts == {str(used.node.directory(used.domain))}
@@ -287,157 +274,3 @@ async def test_the_base_file_stays_while_there_is_a_checkpoint_or_a_fence(tmp_pa
     (tmp_path / "checkpoint.json").unlink()
     assert [base.sweep((), fences=fences) for fences in (1, 1, 0, 1, 0)] == [False] * 5
     assert base.sweep((), fences=0)
-
-
-UID = "11111111-0000-4000-8000-000000000001"
-
-
-class Files:
-    """State and CDI directory of a node, without an agent."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.store = CdiStore(root, kind=DOMAIN_CLAIM_KIND)
-
-    def migrate(
-        self, claims: Any, *, clique: str | None = CLIQUE, damage: tuple[bytes, bytes] = (b"", b"")
-    ) -> MigrationReport:
-        report = self.take_over(a_checkpoint(claims).replace(*damage), clique=clique)
-        assert report
-        return report
-
-    def take_over(self, data: bytes, *, clique: str | None = CLIQUE) -> MigrationReport | None:
-        (self.root / "checkpoint.json").write_bytes(data)
-        make = EarlierClaims(
-            DaemonFiles(self.store),
-            gates=FeatureGates.parse(""),
-            home="driver",
-            cdi_id=lambda uid, device: cdi_device_id(uid, device, kind=DOMAIN_CLAIM_KIND),
-            clique=lambda: clique,
-        )
-        node = EarlierNode("compute-domain.nvidia.com", "node-1", BOOT)
-        return Migration(self.root, Journal(self.root), node=node, make=make).run()
-
-    def steps(self) -> list[Any]:
-        content = (self.root / "claims" / f"{UID}.json").read_bytes()
-        return [each.step for each in decode(content, uid=UID).steps]
-
-
-def a_channel(*, status: Any = None, **changes: Any) -> Any:
-    status = a_domain_status("channel-0", DOMAIN) if status is None else status
-    return {UID: a_prepared(status, a_place("channel-0", DOMAIN, uid=UID, **changes))}
-
-
-def a_daemon() -> Any:
-    status = a_domain_status("daemon-0", DOMAIN)
-    return {UID: a_prepared(status, a_place("daemon-0", DOMAIN, uid=UID))}
-
-
-def test_all_channels_are_recorded_where_all_were_given(tmp_path: Path) -> None:
-    files = Files(tmp_path)
-    files.migrate(a_channel(status=a_domain_status("channel-0", DOMAIN, allocationMode="All")))
-    (step,) = (each for each in files.steps() if isinstance(each, ChannelCdiStep))
-    assert (step.first, step.count) == (0, 2048)
-
-
-def test_a_claim_without_a_channel_on_a_node_without_fabric_holds_the_label_only(
-    tmp_path: Path,
-) -> None:
-    files = Files(tmp_path)
-    files.migrate(a_channel(cdi_ids=[]), clique=None)
-    assert [kind_of(type(step)) for step in files.steps()] == ["node_label"]
-
-
-def test_the_clique_is_that_of_the_daemon_before_that_of_the_gpus(tmp_path: Path) -> None:
-    files = Files(tmp_path)
-    text = a_daemon_yaml("other", DOMAIN, clique="its.7", directory="/d")
-    files.store.path("other").write_text(text)
-    files.migrate(a_channel())
-    assert files.steps()[0].clique == "its.7"
-
-
-STARTED = {UID: a_prepared(a_domain_status("channel-0", DOMAIN), state="PrepareStarted")}
-TWO = {
-    UID: a_prepared(
-        a_domain_status("channel-0", DOMAIN),
-        a_place("channel-0", DOMAIN, uid=UID),
-        a_place("daemon-0", DOMAIN, uid=UID),
-    )
-}
-
-
-@pytest.mark.parametrize(
-    ("claims", "clique", "cause"),
-    [
-        (STARTED, CLIQUE, "not finished"),
-        (a_channel(), None, "clique of the node is not known"),
-        (a_channel(), "", "clique of the node is not known"),
-        (a_channel(cdi_ids=["x/y=z"]), CLIQUE, "other devices"),
-        (a_channel(ComputeDomain=OTHER_DOMAIN), CLIQUE, "another domain"),
-        (a_channel(status=a_domain_status("channel-3", DOMAIN)), CLIQUE, "not the one"),
-        (a_channel(status=a_domain_status("channel-0", "../x")), CLIQUE, "not the UID"),
-        (a_channel(status=a_domain_status("channel-0", DOMAIN, new=1)), CLIQUE, "new"),
-        (a_channel(status=a_domain_status("channel-0", DOMAIN, pool="b")), CLIQUE, "pool b"),
-        (a_channel(status={}), CLIQUE, "not allocated"),
-        (a_channel(later=True), CLIQUE, "later"),
-        (a_daemon(), CLIQUE, "which domain"),
-        (TWO, CLIQUE, "other devices"),
-    ],
-)
-def test_what_is_not_understood_is_fenced_with_the_cause(
-    tmp_path: Path, claims: Any, clique: str | None, cause: str
-) -> None:
-    report = Files(tmp_path).migrate(claims, clique=clique)
-    assert not report.recorded
-    assert cause in report.fenced[UID]
-
-
-def test_a_wrong_checksum_is_a_reason_not_to_believe_any_domain(tmp_path: Path) -> None:
-    other = (DOMAIN.encode(), OTHER_DOMAIN.encode())
-    report = Files(tmp_path).migrate(a_channel(), damage=other)
-    assert not report.recorded
-    assert "wrong checksum" in report.fenced[UID]
-
-
-@settings(max_examples=80, deadline=None)
-@given(place=st.floats(0, 1, exclude_max=True), byte=st.integers(0, 255), channel=st.booleans())
-def test_whatever_byte_is_damaged_no_claim_is_believed_that_was_not_written(
-    tmp_path_factory: pytest.TempPathFactory, place: float, byte: int, channel: bool
-) -> None:
-    files = Files(tmp_path_factory.mktemp("node"))
-    text = a_daemon_yaml(UID, DOMAIN, clique=CLIQUE, directory="/d")
-    files.store.path(UID).write_text(text)
-    files.migrate(a_channel() if channel else a_daemon())
-    undamaged = files.steps()
-    data = bytearray((files.root / MIGRATED).read_bytes())
-    data[int(place * len(data))] = byte
-    (files.root / "claims" / f"{UID}.json").unlink()
-    report = files.take_over(bytes(data))
-    for uid in report.recorded if report else ():
-        assert uid == UID
-        assert files.steps() == undamaged
-
-
-def test_a_claim_whose_prepare_was_aborted_is_gone(tmp_path: Path) -> None:
-    status = a_domain_status("channel-0", DOMAIN)
-    aborted = a_prepared(status, state="PrepareAborted", abortedAt="2025-01-01T00:00:00Z")
-    report = Files(tmp_path).migrate({UID: aborted})
-    assert not (report.recorded or report.fenced)
-
-
-def test_a_take_over_that_is_killed_anywhere_is_finished_by_the_next(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "nvdra_testing.checkpoint_crashes", str(tmp_path), "domains"],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=55,
-        env={"PYTHONPATH": str(SUPPORT), "PATH": "/usr/bin:/bin"},
-    )
-    runs = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    undisturbed, *crashes = runs
-    assert len(undisturbed["files"]) > 4
-    assert len(crashes) > 10
-    assert all(crash["killed"] for crash in crashes)
-    for crash in crashes:
-        assert crash["files"] == undisturbed["files"]
