@@ -11,8 +11,6 @@ import contextlib
 import functools
 import json
 import os
-import shutil
-import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -23,6 +21,7 @@ import msgspec
 
 from nvdra_sim.cluster.kubelet import launch
 from nvdra_sim.cluster.kubelet.cdi_spec import ContainerEdits, DeviceNode, Hook, Mount
+from nvdra_sim.cluster.kubelet.container_process import ContainerProcess, remove_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -87,38 +86,11 @@ class NamespaceRuntime:
             await asyncio.to_thread(_write_bundle, spec)
             return await _spawn(spec)
         except OSError as exc:
-            await asyncio.to_thread(_remove_bundle, spec.bundle)
+            await asyncio.to_thread(remove_bundle, spec.bundle)
             raise StartError(f"launching container {spec.name}: {exc}") from exc
         except BaseException:
-            await asyncio.shield(asyncio.to_thread(_remove_bundle, spec.bundle))
+            await asyncio.shield(asyncio.to_thread(remove_bundle, spec.bundle))
             raise
-
-
-class _Process:
-    """The supervisor process of one container."""
-
-    def __init__(self, process: asyncio.subprocess.Process, bundle: Path) -> None:
-        self._process = process
-        self._bundle = bundle
-        self._ended = asyncio.create_task(self._end(), name=f"container {bundle.name}")
-
-    async def wait(self) -> int:
-        return await asyncio.shield(self._ended)
-
-    def terminate(self) -> None:
-        self._signal(signal.SIGTERM)
-
-    def kill(self) -> None:
-        self._signal(launch.KILL_CONTAINER)
-
-    def _signal(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(number)
-
-    async def _end(self) -> int:
-        code = await self._process.wait()
-        await asyncio.to_thread(_remove_bundle, self._bundle)
-        return code if code >= 0 else 128 - code
 
 
 @functools.cache
@@ -136,7 +108,7 @@ def namespaces_available() -> bool:
     return not namespaces_refused()
 
 
-async def _spawn(spec: ContainerSpec) -> _Process:
+async def _spawn(spec: ContainerSpec) -> RunningContainer:
     status_read, status_write = os.pipe()
     log = await asyncio.to_thread(_open_log, spec.log)
     try:
@@ -160,7 +132,8 @@ async def _spawn(spec: ContainerSpec) -> _Process:
     if problem:
         await process.wait()
         raise StartError(problem)
-    return _Process(process, spec.bundle)
+    # The supervisor outlives this kill: nothing of the container runs any more when it has ended.
+    return ContainerProcess(process, spec.bundle, kill_signal=launch.KILL_CONTAINER)
 
 
 async def _abandon(process: asyncio.subprocess.Process) -> None:
@@ -197,10 +170,6 @@ def _write_bundle(spec: ContainerSpec) -> None:
         (spec.bundle / "config.json").write_text(config, encoding="utf-8")
     except OSError as exc:
         raise StartError(f"root file system of container {spec.name}: {exc}") from exc
-
-
-def _remove_bundle(bundle: Path) -> None:
-    shutil.rmtree(bundle, ignore_errors=True)
 
 
 def runtime_config(spec: ContainerSpec) -> dict[str, Any]:

@@ -7,14 +7,12 @@ CDI edits the environment counts; mounts become settings that say where things a
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import shutil
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from nvdra_sim.cluster.kubelet.container import StartError
+from nvdra_sim.cluster.kubelet.container_process import ContainerProcess
 from nvdra_sim.cluster.parent_death import die_with_this_process
 
 if TYPE_CHECKING:
@@ -44,7 +42,7 @@ async def start_on_host(spec: ContainerSpec, command: Sequence[str]) -> RunningC
             )
     except OSError as exc:
         raise StartError(f"starting {spec.args[0]} of container {spec.name}: {exc}") from exc
-    return _HostProcess(process, spec.bundle)
+    return ContainerProcess(process, spec.bundle)
 
 
 def _prepare(spec: ContainerSpec) -> dict[str, str]:
@@ -66,28 +64,3 @@ def _prepare(spec: ContainerSpec) -> dict[str, str]:
 
 def _is_bin(mount: Mount) -> bool:
     return mount.container_path.startswith("/usr/bin/")
-
-
-class _HostProcess:
-    def __init__(self, process: asyncio.subprocess.Process, bundle: Path) -> None:
-        self._process = process
-        self._bundle = bundle
-        self._ended = asyncio.create_task(self._end(), name=f"container {bundle.name}")
-
-    async def wait(self) -> int:
-        return await asyncio.shield(self._ended)
-
-    def terminate(self) -> None:
-        self._signal(signal.SIGTERM)
-
-    def kill(self) -> None:
-        self._signal(signal.SIGKILL)
-
-    def _signal(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(number)
-
-    async def _end(self) -> int:
-        code = await self._process.wait()
-        await asyncio.to_thread(shutil.rmtree, self._bundle, ignore_errors=True)
-        return code if code >= 0 else 128 - code
