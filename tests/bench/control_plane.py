@@ -11,26 +11,24 @@ import asyncio
 import os
 import tempfile
 import time
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import yaml
-from prometheus_client.parser import text_string_to_metric_families
 from tests.e2e.ring.cluster import RealCluster
 from tests.e2e.ring.network import API_PORT, CONTROL_PLANE_IP
 
-from nvdra_api.names import FINALIZER_COMPUTE_DOMAIN, NAMESPACE
+from nvdra_api.names import NAMESPACE
 from nvdra_kube.errors import ApiError
-from nvdra_kube.informer import Informer
-from nvdra_kube.resources import NAMESPACES, RESOURCE_CLAIM_TEMPLATES
+from nvdra_kube.resources import NAMESPACES
 from nvdra_kube.session import KubeSession
-from nvdra_operator.resources import CLIQUES, COMPUTE_DOMAINS, DAEMON_SETS
+from nvdra_operator.resources import CLIQUES, COMPUTE_DOMAINS
 from nvdra_testing.compute_domains import CLIQUE, CRDS, DEFINITIONS, a_domain
 
 from .controller_process import ControllerProcess, a_controller
+from .domain_objects import SETTLE_S, Calls, domain_objects, only_writes, served_calls
 from .domain_states import until
 from .figures import cpu_s, medians, print_document, progress, rounded, spread
 from .production import production_python
@@ -41,13 +39,6 @@ if TYPE_CHECKING:
     from nvdra_kube.api import Body, KubeApi, Resource
 
 _HOME: Final = "default"
-_PATIENCE_S: Final = 300.0
-_SETTLE_S: Final = 3.0
-_OURS: Final = frozenset(
-    each.plural for each in (COMPUTE_DOMAINS, DAEMON_SETS, RESOURCE_CLAIM_TEMPLATES, CLIQUES)
-)
-_WRITES: Final = frozenset({"POST", "PUT", "PATCH", "APPLY", "DELETE"})
-_Calls = Counter[tuple[str, str, str]]
 
 
 def main(argv: Sequence[str]) -> None:
@@ -118,53 +109,17 @@ class _Server:
     token: str
 
 
-class _Look:
-    """Current copies of what domains consist of; `until` waits for changes only."""
-
-    def __init__(self, api: KubeApi) -> None:
-        self._news = asyncio.Event()
-        self.domains = Informer(api, COMPUTE_DOMAINS, namespace=_HOME)
-        self.daemons = Informer(api, DAEMON_SETS, namespace=NAMESPACE)
-        self.templates = Informer(api, RESOURCE_CLAIM_TEMPLATES)
-        self.all = (self.domains, self.daemons, self.templates)
-        for informer in self.all:
-            informer.subscribe(lambda _: self._news.set())
-
-    def sizes(self) -> tuple[int, ...]:
-        return tuple(len(informer.items) for informer in self.all)
-
-    def are_complete(self, count: int) -> bool:
-        bodies = self.domains.items.values()
-        return self.sizes() == (count, count, 2 * count) and all(map(_is_complete, bodies))
-
-    async def until(self, holds: Callable[[], bool]) -> float:
-        """When that was, on the steady clock."""
-        async with asyncio.timeout(_PATIENCE_S):
-            while not holds():
-                self._news.clear()
-                await self._news.wait()
-        return time.monotonic()
-
-
-def _is_complete(domain: Body) -> bool:
-    finalizers = domain["metadata"].get("finalizers") or ()
-    return FINALIZER_COMPUTE_DOMAIN in finalizers and bool(domain.get("status", {}).get("status"))
-
-
 async def _round(
     cluster: RealCluster, api: KubeApi, controller: ControllerProcess, count: int
 ) -> dict[str, Any]:
-    look = _Look(api)
-    tasks = [asyncio.create_task(informer.run()) for informer in look.all]
-    try:
-        for informer in look.all:
-            await informer.wait_synced()
-        bodies = [a_domain(f"job-{each}", template=f"job-{each}") for each in range(count)]
+    bodies = [a_domain(f"job-{each}", template=f"job-{each}") for each in range(count)]
+    full = (count, count, 2 * count)
+    async with domain_objects(api, namespace=_HOME) as objects:
         made = await _timed(
             cluster,
             controller,
             [api.create(COMPUTE_DOMAINS, body) for body in bodies],
-            look.until(lambda: look.are_complete(count)),
+            objects.until(lambda: objects.sizes() == full and objects.complete() == count),
         )
         gone = await _timed(
             cluster,
@@ -173,13 +128,9 @@ async def _round(
                 api.delete(COMPUTE_DOMAINS, body["metadata"]["name"], namespace=_HOME)
                 for body in bodies
             ],
-            look.until(lambda: not any(look.sizes())),
+            objects.until(lambda: not any(objects.sizes())),
         )
         return {"made": made, "deleted": gone, "memory_mib": controller.memory_mib()}
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _timed(
@@ -188,12 +139,12 @@ async def _timed(
     calls: Sequence[Awaitable[object]],
     end: Awaitable[float],
 ) -> dict[str, Any]:
-    before, used_s, began_s = await _calls(cluster), _cpu_s(cluster, controller), time.monotonic()
+    before, used_s, began_s = await _writes(cluster), _cpu_s(cluster, controller), time.monotonic()
     await asyncio.gather(*calls)
     took_s = await end - began_s
-    await asyncio.sleep(_SETTLE_S)
+    await asyncio.sleep(SETTLE_S)
     spent_s = _cpu_s(cluster, controller)
-    writes = await _calls(cluster) - before
+    writes = await _writes(cluster) - before
     return {
         "last_s": rounded(took_s),
         "cpu_s": {what: rounded(spent_s[what] - was) for what, was in used_s.items()},
@@ -212,19 +163,9 @@ def _cpu_s(cluster: RealCluster, controller: ControllerProcess) -> dict[str, flo
     return {"controller": controller.cpu_s(), **{name: cpu_s(pid) for name, pid in pids.items()}}
 
 
-async def _calls(cluster: RealCluster) -> _Calls:
-    """Writes of objects of domains, by whomever; a DaemonSet's status is its controller's."""
-    found: _Calls = Counter()
+async def _writes(cluster: RealCluster) -> Calls:
     text = await asyncio.to_thread(cluster.kubectl, "get", "--raw", "/metrics")
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            labels = sample.labels
-            if sample.name != "apiserver_request_total" or labels["verb"] not in _WRITES:
-                continue
-            what = labels["resource"], labels["subresource"]
-            if what[0] in _OURS and what != (DAEMON_SETS.plural, "status"):
-                found[labels["verb"], labels["resource"], labels["code"]] += int(sample.value)
-    return found
+    return only_writes(served_calls(text))
 
 
 async def _limits(api: KubeApi) -> dict[str, Any]:
