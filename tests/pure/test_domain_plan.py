@@ -24,7 +24,7 @@ from nvdra_operator.domains.objects import (
 )
 from nvdra_operator.domains.plan import includes, plan_objects, plan_teardown
 from nvdra_operator.domains.scene import Obstacle, Scene
-from nvdra_testing.compute_domains import some_settings
+from nvdra_testing.compute_domains import a_domain, some_settings
 from nvdra_testing.scenes import (
     UID,
     a_daemon_pod,
@@ -113,6 +113,14 @@ def test_a_daemon_set_of_the_earlier_driver_is_renewed_while_idle_only() -> None
     annotations = action.patch[2]["value"]  # type: ignore[index]
     assert annotations[ANNOTATION_PROTOCOL] == "1"
     assert annotations[ANNOTATION_TEMPLATE]
+
+
+def test_a_daemon_set_of_a_domain_that_went_does_for_no_other_one() -> None:
+    gone = stored(a_domain("gone"), uid="gone")
+    theirs = deepcopy(stored(daemon_set(gone, SETTINGS)))
+    theirs["metadata"]["labels"][LABEL_COMPUTE_DOMAIN] = UID
+    scene = a_whole_scene(daemon_sets=(theirs,), nodes=(a_joined_node("n1"),))
+    assert planned(scene) == [f"create DaemonSet computedomain-daemon-{UID}"]
 
 
 def test_a_name_that_is_taken_is_not_tried_again_while_it_is_known_to_be() -> None:

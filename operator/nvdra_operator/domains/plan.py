@@ -162,12 +162,12 @@ def _keep_daemon_set(scene: Scene, settings: DriverSettings) -> list[Action]:
     wanted = daemon_set(scene.domain, settings)
     if scene.is_blocked(wanted):
         return []
-    if not scene.daemon_sets:
+    # A label that somebody put on another one does not make it ours: only ours has this name.
+    name = wanted["metadata"]["name"]
+    found = next((body for body in scene.daemon_sets if body["metadata"]["name"] == name), None)
+    if found is None:
         why = "the domain has no DaemonSet"
         return [Create(resource=DAEMON_SETS, body=wanted, why=why)]
-    # A label that somebody put on another one counts less than the name.
-    name = wanted["metadata"]["name"]
-    found = max(scene.daemon_sets, key=lambda body: bool(body["metadata"]["name"] == name))
     if is_dying(found):
         return _let_go(DAEMON_SETS, found)
     if found["metadata"]["namespace"] != settings.namespace:
