@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from nvdra_api.names import NAMESPACE
@@ -19,8 +20,10 @@ from nvdra_testing.tapped_server import TappedServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
 
     from nvdra_kube.access import Access
+    from nvdra_operator.options import Options
     from nvdra_sim.cluster.apiserver import ClusterStore
     from nvdra_testing.tapped_server import Arrival
 
@@ -77,46 +80,20 @@ async def a_replica(
     store: ClusterStore, name: str = "controller-0", *flags: str
 ) -> AsyncIterator[Replica]:
     """A running replica; with `ELECTION` among the flags it stands for the lease."""
-    options = parse_options(
-        [
-            f"--pod-name={name}",
-            "--image-name=nvdra:test",
-            "--log-verbosity-cd-daemon=4",
-            f"--namespace={NAMESPACE}",
-            *flags,
-        ],
-        environ={},
-        version="test",
-    )
     metrics = ControllerMetrics()
+    overruns: list[str] = []
     async with AsyncExitStack() as stack:
         line = await stack.enter_async_context(TappedServer(store))
         api, lease_api = [
-            await stack.enter_async_context(
-                KubeSession.connect(
-                    line.url,
-                    ca_pem=line.ca_pem,
-                    token=line.token,
-                    timeout_s=10.0,
-                    observe=metrics.api_called,
-                )
-            )
-            for _ in range(2)
+            await stack.enter_async_context(_session(line, metrics)) for _ in range(2)
         ]
-
-        async def access() -> Access:
-            return await asyncio.to_thread(
-                direct_access, line.url, ca_pem=line.ca_pem, token=line.token
-            )
-
-        overruns: list[str] = []
         program = Program(
-            options,
+            _options(name, *flags),
             api=api,
             lease_api=lease_api,
             metrics=metrics,
             lifecycle=lambda _, domains, gate: KopfLifecycle(
-                domains, access=access, gate=gate, observe=metrics.api_called
+                domains, access=partial(_access, line), gate=gate, observe=metrics.api_called
             ),
             overrun=lambda: overruns.append(name),
         )
@@ -128,6 +105,32 @@ async def a_replica(
         finally:
             await replica.end()
         assert overruns == []
+
+
+def _options(name: str, *flags: str) -> Options:
+    required = [
+        f"--pod-name={name}",
+        "--image-name=nvdra:test",
+        "--log-verbosity-cd-daemon=4",
+        f"--namespace={NAMESPACE}",
+    ]
+    return parse_options([*required, *flags], environ={}, version="test")
+
+
+def _session(
+    line: TappedServer, metrics: ControllerMetrics
+) -> AbstractAsyncContextManager[KubeSession]:
+    return KubeSession.connect(
+        line.url,
+        ca_pem=line.ca_pem,
+        token=line.token,
+        timeout_s=10.0,
+        observe=metrics.api_called,
+    )
+
+
+async def _access(line: TappedServer) -> Access:
+    return await asyncio.to_thread(direct_access, line.url, ca_pem=line.ca_pem, token=line.token)
 
 
 @asynccontextmanager

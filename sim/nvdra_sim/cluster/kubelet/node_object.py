@@ -32,12 +32,6 @@ _HEALTHY = {
 def node_body(name: str, *, version: str, labels: Mapping[str, str]) -> Body:
     """A ready node of this machine's size."""
     architecture = _ARCHITECTURES.get(platform.machine(), platform.machine())
-    now = timestamp()
-    ready = {"type": "Ready", "status": "True", "reason": "KubeletReady"}
-    others = [
-        {"type": kind, "status": "False", "reason": reason} for kind, reason in _HEALTHY.items()
-    ]
-    times = {"lastHeartbeatTime": now, "lastTransitionTime": now}
     resources = {"cpu": str(os.cpu_count() or 1), "memory": f"{_memory_kib()}Ki", "pods": "110"}
     return {
         "apiVersion": "v1",
@@ -55,7 +49,7 @@ def node_body(name: str, *, version: str, labels: Mapping[str, str]) -> Body:
         "status": {
             "capacity": resources,
             "allocatable": resources,
-            "conditions": [{**condition, **times} for condition in (*others, ready)],
+            "conditions": _conditions(),
             "addresses": [
                 {"type": "InternalIP", "address": "127.0.0.1"},
                 {"type": "Hostname", "address": name},
@@ -70,6 +64,16 @@ def node_body(name: str, *, version: str, labels: Mapping[str, str]) -> Body:
             },
         },
     }
+
+
+def _conditions() -> list[Body]:
+    now = timestamp()
+    ready = {"type": "Ready", "status": "True", "reason": "KubeletReady"}
+    others = [
+        {"type": kind, "status": "False", "reason": reason} for kind, reason in _HEALTHY.items()
+    ]
+    times = {"lastHeartbeatTime": now, "lastTransitionTime": now}
+    return [{**condition, **times} for condition in (*others, ready)]
 
 
 async def register_node(api: KubeApi, body: Body) -> None:
