@@ -66,10 +66,7 @@ async def test_a_workload_is_released_when_the_daemon_on_its_node_is_ready(
 async def test_all_channels_are_given_to_who_asks_for_all(node: DomainNode) -> None:
     uid = await a_made_domain(node.it)
     async with node.running() as agent:
-        ref, waiting = await a_waiting_workload(agent, node, uid, allocationMode="All")
-        await a_daemon(agent, node, uid)
-        node.say(uid)
-        await waiting
+        ref, _ = await a_released_workload(agent, node, uid, allocationMode="All")
     spec = node.cdi(ref)
     assert spec
     channels = spec.devices[0].container_edits.device_nodes

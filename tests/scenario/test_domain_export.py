@@ -19,10 +19,8 @@ from nvdra_testing.checkpoints import checksum_of
 from nvdra_testing.domain_checkpoints import KIND, a_domain_status, a_place, a_prepared
 from nvdra_testing.domain_claims import (
     OTHER_BOOT,
-    a_daemon,
     a_made_domain,
     a_released_workload,
-    a_waiting_workload,
     prepare,
 )
 from nvdra_testing.domain_nodes import BOOT, DomainNode
@@ -75,10 +73,7 @@ async def test_claims_are_what_the_earlier_driver_would_have_written(node: Domai
 async def test_the_mode_of_the_channels_is_kept(node: DomainNode) -> None:
     uid = await a_made_domain(node.it)
     async with node.running() as agent:
-        ref, waiting = await a_waiting_workload(agent, node, uid, allocationMode="All")
-        await a_daemon(agent, node, uid)
-        node.say(uid)
-        await waiting
+        ref, _ = await a_released_workload(agent, node, uid, allocationMode="All")
     assert await export(node) == DONE
     (config,) = document(node)["v2"]["preparedClaims"][ref.uid]["status"]["allocation"]["devices"][
         "config"
@@ -121,10 +116,7 @@ async def test_what_was_exported_can_be_taken_over_again(node: DomainNode) -> No
     uid = await a_made_domain(node.it)
     async with node.running() as agent:
         # As the controller's templates have it.
-        workload, waiting = await a_waiting_workload(agent, node, uid, allocationMode="Single")
-        daemon = await a_daemon(agent, node, uid)
-        node.say(uid)
-        await waiting
+        workload, daemon = await a_released_workload(agent, node, uid, allocationMode="Single")
     assert await export(node) == DONE
     for name in ("claims", "checkpoint.json.exported"):
         path = node.state_dir / name

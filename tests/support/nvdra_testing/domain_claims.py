@@ -78,10 +78,10 @@ async def a_waiting_workload(
 
 
 async def a_released_workload(
-    agent: DomainAgent, node: DomainNode, uid: str
+    agent: DomainAgent, node: DomainNode, uid: str, **fields: Any
 ) -> tuple[ClaimRef, ClaimRef]:
     """Claims of the workload and of the daemon."""
-    ref, waiting = await a_waiting_workload(agent, node, uid)
+    ref, waiting = await a_waiting_workload(agent, node, uid, **fields)
     daemon = await a_daemon(agent, node, uid)
     node.say(uid)
     answer = await waiting
