@@ -79,6 +79,8 @@ async def test_whatever_happened_the_controller_gets_everything_right_in_the_end
     turmoil.calm()
     async with it.running():
         assert not (found := await broken(turmoil)), told(turmoil, seed, found)
+        await turmoil.join_all()
+        assert not (found := await broken(turmoil)), told(turmoil, seed, found)
         await turmoil.delete_all()
         assert not (found := await broken(turmoil)), told(turmoil, seed, found)
         assert not (await Sight.of(it)).domains

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from nvdra_testing.compute_domains import DomainCluster
 
 NODES_THERE: Final = tuple(f"node-{number}" for number in range(6))
-FABRICS: Final = (CLIQUE, CLIQUE, f"{CLIQUE}1", "")
-MOST_DOMAINS: Final = 4
+FABRICS: Final = (*[CLIQUE] * 5, f"{CLIQUE}1", "")
+MOST_DOMAINS: Final = 3
 MADE: Final = (DAEMON_SETS, RESOURCE_CLAIM_TEMPLATES, CLIQUES)
 VERBS: Final = ("", "create", "patch", "update", "delete", "get", "list", "watch")
 RESOURCES: Final = (
@@ -59,19 +59,19 @@ class Turmoil:
         self._made = 0
         self._faults: list[Fault] = []
         steps: dict[Callable[[], Awaitable[None]], int] = {
-            self._make: 10,
-            self._delete: 6,
-            self._join: 14,
-            self._leave: 6,
-            self._start_daemon: 18,
+            self._make: 4,
+            self._delete: 2,
+            self._join: 20,
+            self._leave: 4,
+            self._start_daemon: 30,
             self._report: 6,
             self._end_daemon: 8,
             self._delete_object: 8,
-            self._lose_node: 3,
+            self._lose_node: 2,
             self._take_finalizer: 3,
             self._relabel: 4,
             self._edit_status: 3,
-            self._edit_clique: 4,
+            self._edit_clique: 6,
             self._disturb: 10,
         }
         self._steps, self._weights = tuple(steps), tuple(steps.values())
@@ -103,6 +103,16 @@ class Turmoil:
             self.tell(f"{name} is deleted")
             del self.uids[name]
             await self.it.delete(name)
+
+    async def join_all(self) -> None:
+        """Nodes without a domain join one, and DaemonSets have their daemon on each node."""
+        for number, node in enumerate(NODES_THERE):
+            if self.uids and domain_of(await self.it.node(node)) not in self.uids.values():
+                name = self._a_domain()
+                self.tell(f"{node} joins {name}")
+                await self.it.join(node, self.uids[name])
+            self.tell(f"{node} gets its daemon")
+            await self._start_where_none_runs(node, ip=f"10.0.2.{number}", ready=True)
 
     async def end_daemons(self) -> None:
         """What kubelets do: pods that are to end, and those of a DaemonSet that is gone for good,
@@ -142,14 +152,10 @@ class Turmoil:
 
     async def _start_daemon(self) -> None:
         """Beside one that is ending, if there is one; never beside another."""
-        node, ip, ready = self._a_node(), self._an_ip(), self.rng.random() < 0.7
-        self.tell(f"a daemon starts on {node}, {ip=}, {ready=}")
-        uid = domain_of(await self.it.node(node))
-        pods = [pod for pod in await self.it.everything(PODS) if not is_dying(pod)]
-        running = {(domain_of(pod), node_of(pod)) for pod in pods}
-        if uid in self.uids.values() and (uid, node) not in running:
-            self.story[-1] += f" of {uid}"
-            await self.it.daemon(node, uid, ip=ip, ready=ready)
+        pick, ip, ready = self._picker(), self._an_ip(), self.rng.random() < 0.7
+        self.tell(f"a daemon starts, {ip=}, {ready=}")
+        if node := pick([body for body in await self._all(NODES) if domain_of(body)]):
+            await self._start_where_none_runs(self._named(node)["name"], ip=ip, ready=ready)
 
     async def _report(self) -> None:
         pick, ip, ready = self._picker(), self._an_ip() or "10.0.1.1", self.rng.random() < 0.5
@@ -261,6 +267,14 @@ class Turmoil:
         meta: Body = body["metadata"]
         self.story[-1] += f" ({meta['name']})"
         return meta
+
+    async def _start_where_none_runs(self, node: str, *, ip: str, ready: bool) -> None:
+        uid = domain_of(await self.it.node(node))
+        pods = [pod for pod in await self.it.everything(PODS) if not is_dying(pod)]
+        running = {(domain_of(pod), node_of(pod)) for pod in pods}
+        if uid in self.uids.values() and (uid, node) not in running:
+            self.story[-1] += f" of {uid}"
+            await self.it.daemon(node, uid, ip=ip, ready=ready)
 
     async def _all(self, resource: Resource) -> list[Body]:
         """From the oldest to the newest: names differ from run to run."""
