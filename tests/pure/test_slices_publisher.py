@@ -24,7 +24,7 @@ from nvdra_sim.cluster.apiserver import ClusterStore, Fault, LocalApi
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from nvdra_kube.api import Body
+    from nvdra_kube.api import Body, Resource
     from nvdra_nodeagent.errors import AgentError
 
 # Time is the loop's own: waits cost nothing, and "at rest" is no matter of luck.
@@ -242,6 +242,29 @@ async def test_a_wiped_pool_is_back_at_once() -> None:
         await come_to_rest(publisher)
         assert await ids(api) == [1, 2, 3]
         assert publisher.writes.total == 6
+
+
+class WipedBetweenLists(LocalApi):
+    """A kubelet that starts with the agent deletes the slices after the agent has listed them, and
+    before its watch does."""
+
+    lists = 0
+
+    async def list(self, resource: Resource, **options: Any) -> Body:
+        self.lists += 1
+        if self.lists == 2:
+            for body in await stored(self):
+                await self.delete(RESOURCE_SLICES, body["metadata"]["name"])
+        return await super().list(resource, **options)
+
+
+async def test_a_pool_wiped_while_the_agent_starts_is_back() -> None:
+    api = await a_cluster()
+    async with published(api, 1, 2):
+        pass
+    async with published(WipedBetweenLists(api.store), 1, 2) as publisher:
+        await eventually(lambda: publisher.writes.created == 2)
+    assert await ids(api) == [1, 2]
 
 
 async def test_a_node_that_came_back_owns_the_repaired_slices() -> None:

@@ -131,8 +131,18 @@ class Publisher:
                 self._informer = informer
                 name = f"watch slices of {self._pool.driver}"
                 watching = group.create_task(informer.run(), name=name)
+                proving = group.create_task(self._wake_when_synced(informer), name=f"first {name}")
                 await self._keep_true(store, informer)
                 watching.cancel()
+                proving.cancel()
+
+    async def _wake_when_synced(self, informer: Informer) -> None:
+        """What went between the list of `_open` and the watch's own was never there to the watch,
+        which therefore tells nobody."""
+        await informer.wait_synced()
+        if self._fresh and _revisions(self._fresh) != _revisions(informer.items.values()):
+            self._fresh = None
+        self._wake.set()
 
     async def _open(self) -> SliceStore:
         """The pool in the best version that the server has; a round is due at once."""
@@ -299,3 +309,8 @@ class Publisher:
                 async with asyncio.timeout(delay_s):
                     await self._redesired.wait()
         self._wake.set()
+
+
+def _revisions(slices: Iterable[Body]) -> set[tuple[str, str]]:
+    found = (body["metadata"] for body in slices)
+    return {(metadata["uid"], metadata["resourceVersion"]) for metadata in found}
