@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -76,6 +77,21 @@ def test_a_directory_in_place_of_a_temporary_file_goes_with_the_claim(
     (directories.path(DOMAIN) / ".ready.json.1.tmp" / "within").mkdir(parents=True)
     directories.vacate(STEP)
     assert not directories.path(DOMAIN).exists()
+
+
+def test_a_directory_goes_also_while_a_list_of_peers_is_written(
+    directories: DomainDirectories, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = directories.path(DOMAIN)
+    whole = shutil.rmtree
+
+    def disturbed(directory: Path) -> None:
+        monkeypatch.setattr(shutil, "rmtree", whole)
+        raise FileNotFoundError(directory / ".peers.json.1.tmp")
+
+    monkeypatch.setattr(shutil, "rmtree", disturbed)
+    directories.vacate(STEP)
+    assert not path.exists()
 
 
 def put_file(path: Path) -> None:

@@ -43,6 +43,7 @@ IN_CONTAINER: Final = "/imexd"
 _VERSION: Final = 1
 _MODE: Final = 0o755
 _LARGEST: Final = 4 * 1024 * 1024
+_ATTEMPTS: Final = 3
 
 
 class DomainDirectories:
@@ -160,15 +161,11 @@ class DomainDirectories:
 
     def _remove(self, directory: Path) -> None:
         """Best effort: what stays is empty of meaning, and the next sweep tries again."""
-        try:
-            if _is_directory(directory):
-                shutil.rmtree(directory)
-            else:
-                directory.unlink()
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            log.warning("domain directory not removed", path=str(directory), error=str(error))
+        for _ in range(_ATTEMPTS):  # a list of peers may just be written into it
+            trouble = _removal_trouble(directory)
+            if not os.path.lexists(directory):
+                return
+        log.warning("domain directory not removed", path=str(directory), error=trouble)
 
     def _settings(self, step: DomainDirStep) -> bytes:
         return msgspec.json.encode(
@@ -193,6 +190,17 @@ class DomainDirectories:
             if isinstance(found, dict):
                 return found
         return {}
+
+
+def _removal_trouble(directory: Path) -> str:
+    try:
+        if _is_directory(directory):
+            shutil.rmtree(directory)
+        else:
+            directory.unlink()
+    except OSError as error:
+        return str(error)
+    return ""
 
 
 def _is_directory(path: Path) -> bool:
