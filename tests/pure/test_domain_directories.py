@@ -79,19 +79,21 @@ def test_a_directory_in_place_of_a_temporary_file_goes_with_the_claim(
     assert not directories.path(DOMAIN).exists()
 
 
-def test_a_directory_goes_also_while_a_list_of_peers_is_written(
-    directories: DomainDirectories, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = directories.path(DOMAIN)
-    whole = shutil.rmtree
+def test_a_directory_goes_also_while_a_list_of_peers_is_written(tmp_path: Path) -> None:
+    attempts: list[Path] = []
 
-    def disturbed(directory: Path) -> None:
-        monkeypatch.setattr(shutil, "rmtree", whole)
-        raise FileNotFoundError(directory / ".peers.json.1.tmp")
+    def disturbed_once(directory: Path) -> None:
+        attempts.append(directory)
+        if len(attempts) == 1:
+            raise FileNotFoundError(directory / ".peers.json.1.tmp")
+        shutil.rmtree(directory)
 
-    monkeypatch.setattr(shutil, "rmtree", disturbed)
+    directories = DomainDirectories(
+        tmp_path, node="node-1", boot_id="boot", remove_tree=disturbed_once
+    )
+    directories.occupy(STEP)
     directories.vacate(STEP)
-    assert not path.exists()
+    assert not directories.path(DOMAIN).exists()
 
 
 def put_file(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
@@ -22,7 +23,7 @@ from nvdra_testing.recorded_api import RecordedApi
 from nvdra_testing.replicas import a_replica
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from nvdra_kube.api import Body
     from nvdra_testing.tapped_server import Arrival
@@ -148,14 +149,22 @@ async def _each_write(check: Callable[[int], Awaitable[bool]]) -> int:
     raise AssertionError("the controller never stops writing")
 
 
+@asynccontextmanager
+async def a_formed_domain() -> AsyncIterator[DomainCluster]:
+    """With its nodes in it; the controller that did it has ended."""
+    async with a_cluster() as it:
+        async with it.running():
+            await form(it)
+            await it.quiet()
+        yield it
+
+
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_a_domain_forms_whatever_write_the_controller_died_at(
     when: Literal["before", "after"],
 ) -> None:
-    async with a_cluster() as it, it.running():
-        await form(it)
-        await it.quiet()
+    async with a_formed_domain() as it:
         wanted = await state(it)
     assert wanted["indexes"] == [0, 1, 2]
 
@@ -174,10 +183,7 @@ async def test_a_domain_is_mended_whatever_write_the_controller_died_at(
     when: Literal["before", "after"],
 ) -> None:
     async def check(write: int) -> bool:
-        async with a_cluster() as it:
-            async with it.running():
-                await form(it)
-                await it.quiet()
+        async with a_formed_domain() as it:
             wanted = await state(it)
             died = await killed_at(it, write, when, mend)
             assert await state(it) == wanted, f"after dying {when} write {write}"
@@ -193,10 +199,7 @@ async def test_a_domain_goes_whatever_write_the_controller_died_at(
     when: Literal["before", "after"], in_use: bool
 ) -> None:
     async def check(write: int) -> bool:
-        async with a_cluster() as it:
-            async with it.running():
-                await form(it)
-                await it.quiet()
+        async with a_formed_domain() as it:
             for pod in await it.everything(PODS) if not in_use else ():
                 await it.remove(pod)
             died = await killed_at(it, write, when, tear_down_in_use if in_use else tear_down)

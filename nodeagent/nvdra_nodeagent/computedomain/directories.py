@@ -28,7 +28,7 @@ from nvdra_nodeagent.durable import (
 from nvdra_nodeagent.errors import AgentError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
 
     from nvdra_nodeagent.steps.domain_dir import DomainDirStep
@@ -49,10 +49,18 @@ _ATTEMPTS: Final = 3
 class DomainDirectories:
     """The directories below `root`: the `DomainDirs` of steps. Calls block."""
 
-    def __init__(self, root: Path, *, node: str, boot_id: str) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        node: str,
+        boot_id: str,
+        remove_tree: Callable[[Path], object] = shutil.rmtree,
+    ) -> None:
         self.root = root
         self._node = node
         self._boot_id = boot_id
+        self._remove_tree = remove_tree
 
     def path(self, domain: str) -> Path:
         """Of a domain whose UID was checked."""
@@ -162,10 +170,20 @@ class DomainDirectories:
     def _remove(self, directory: Path) -> None:
         """Best effort: what stays is empty of meaning, and the next sweep tries again."""
         for _ in range(_ATTEMPTS):  # a list of peers may just be written into it
-            trouble = _removal_trouble(directory)
+            trouble = self._removal_trouble(directory)
             if not os.path.lexists(directory):
                 return
         log.warning("domain directory not removed", path=str(directory), error=trouble)
+
+    def _removal_trouble(self, directory: Path) -> str:
+        try:
+            if _is_directory(directory):
+                self._remove_tree(directory)
+            else:
+                directory.unlink()
+        except OSError as error:
+            return str(error)
+        return ""
 
     def _settings(self, step: DomainDirStep) -> bytes:
         return msgspec.json.encode(
@@ -190,17 +208,6 @@ class DomainDirectories:
             if isinstance(found, dict):
                 return found
         return {}
-
-
-def _removal_trouble(directory: Path) -> str:
-    try:
-        if _is_directory(directory):
-            shutil.rmtree(directory)
-        else:
-            directory.unlink()
-    except OSError as error:
-        return str(error)
-    return ""
 
 
 def _is_directory(path: Path) -> bool:
