@@ -93,6 +93,14 @@ async def test_pauses_grow_to_a_minute_and_it_is_never_given_up() -> None:
 
 
 @pytest.mark.looptime
+async def test_woken_a_trace_too_early_it_does_not_spin() -> None:
+    undertaker = Graveyard({REF.uid: -1}).undertaker()
+    pause_s = await undertaker.look()
+    await asyncio.sleep(pause_s - 1e-5)
+    assert await undertaker.look() >= 0.05
+
+
+@pytest.mark.looptime
 async def test_a_stubborn_claim_does_not_hold_up_another_one() -> None:
     yard = Graveyard({REF.uid: -1, OTHER.uid: 2})
     await watched(yard, until=lambda: OTHER.uid not in yard.stubborn)

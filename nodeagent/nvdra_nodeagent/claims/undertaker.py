@@ -26,6 +26,8 @@ log = structlog.get_logger(__name__)
 
 _FIRST_PAUSE_S: Final = 1.0
 _LAST_PAUSE_S: Final = 60.0
+_SHORTEST_PAUSE_S: Final = 0.05
+"""A loop may wake a timer a trace before its time: then nothing is due yet."""
 _LOOK_INTERVAL_S: Final = 10.0
 """Another agent, or one before this, may have left something and tells nobody."""
 
@@ -94,9 +96,7 @@ class Undertaker:
             for uid in due:
                 if not self._is_busy(uid):
                     group.create_task(self._try(uid), name=f"try to finish {uid}")
-        # What is overdue is being worked on by somebody else.
-        left_s = (at - loop.time() for at in self._next.values())
-        return min([_LOOK_INTERVAL_S, *(s if s > 0 else _FIRST_PAUSE_S for s in left_s)])
+        return min([_LOOK_INTERVAL_S, *(_pause_s(at - loop.time()) for at in self._next.values())])
 
     async def _try(self, uid: str) -> None:
         try:
@@ -122,3 +122,8 @@ class Undertaker:
     def _forget(self, uid: str) -> None:
         self._backoffs.pop(uid, None)
         self._next.pop(uid, None)
+
+
+def _pause_s(left_s: float) -> float:
+    """What is overdue is being worked on by somebody else."""
+    return max(_SHORTEST_PAUSE_S, left_s) if left_s > 0 else _FIRST_PAUSE_S

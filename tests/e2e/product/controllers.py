@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from prometheus_client.parser import text_string_to_metric_families
+from tests.e2e.injectors.plugin_process import process_of
 from tests.e2e.product.release import CONTROLLER, NAMESPACE
 from tests.e2e.ring.errors import RingError
 from tests.e2e.ring.kubectl import is_ending
+from tests.e2e.ring.objects import container_id
 from tests.e2e.ring.patience import eventually
 
 from nvdra_api.names import CONTROLLER as CONTROLLER_NAME
@@ -26,16 +28,25 @@ def controllers(product: Product) -> Sequence[Manifest]:
     return [pod for pod in found if not is_ending(pod)]
 
 
-def leader(product: Product, *, other_than: str = "") -> Manifest:
-    """The pod that holds the lease; ``other_than`` is the name of one that has lost it."""
+class Leader(NamedTuple):
+    """Who holds the lease. A container that starts anew in the same pod has another identity."""
 
-    def look() -> Manifest:
+    identity: str
+    pod: Manifest
+
+    def kill(self) -> None:
+        assert process_of(container_id(self.pod)).kill()
+
+
+def leader(product: Product, *, other_than: str = "") -> Leader:
+    """The leader; ``other_than`` is the identity of one that has lost the lease."""
+
+    def look() -> Leader:
         lease = product.kubectl.get("lease", CONTROLLER_NAME, namespace=NAMESPACE)
         holder = lease["spec"].get("holderIdentity") or ""
         for pod in controllers(product):
-            name = pod["metadata"]["name"]
-            if holder.startswith(name) and name != other_than:
-                return pod
+            if holder.startswith(pod["metadata"]["name"]) and holder != other_than:
+                return Leader(holder, pod)
         raise RingError(f"the lease is held by {holder!r}")
 
     return eventually(look, until="a replica leads")
