@@ -17,6 +17,7 @@ from tests.e2e.product.domains import Domains, domain_values
 from tests.e2e.product.release import Product, load_image
 from tests.e2e.ring.cluster import RealCluster
 from tests.e2e.ring.errors import Refused
+from tests.e2e.ring.patience import DEADLINE_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from tests.e2e.ring.node import Node
 
 _HERE = Path(__file__).parent
+_PATIENTLY = f"--timeout={DEADLINE_S:.0f}s"
 _numbers = itertools.count(1)
 
 
@@ -116,9 +118,11 @@ def domains(with_domains: Product, namespace: str) -> Iterator[Domains]:
     """To make ComputeDomains with; none of them is left at the end."""
     yield Domains(with_domains, namespace)
     kubectl = with_domains.kubectl
-    everything = "--all", f"--namespace={namespace}", "--timeout=120s"
-    kubectl("delete", "pods", *everything)
-    kubectl("delete", "computedomains", *everything)
+    everything = "--all", f"--namespace={namespace}", _PATIENTLY
+    try:
+        kubectl("delete", "pods", *everything)
+    finally:
+        kubectl("delete", "computedomains", *everything)
 
 
 @pytest.fixture
@@ -150,6 +154,6 @@ def namespace(kubectl: Kubectl) -> Iterator[str]:
     """A namespace for one test, with its ServiceAccount; gone with everything in it."""
     name = f"test-{next(_numbers)}"
     kubectl("create", "namespace", name)
-    kubectl("wait", "--for=create", "serviceaccount/default", f"--namespace={name}")
+    kubectl("wait", "--for=create", "serviceaccount/default", f"--namespace={name}", _PATIENTLY)
     yield name
     kubectl("delete", "namespace", name, "--wait=false")

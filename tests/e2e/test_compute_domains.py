@@ -6,20 +6,16 @@ import json
 from typing import TYPE_CHECKING, Final
 
 import pytest
-from tests.e2e.product.controllers import controllers, leader, refusals
-from tests.e2e.product.release import CONTROLLER, NAMESPACE
-from tests.e2e.ring.errors import CommandFailed, RingError
-from tests.e2e.ring.kubectl import is_ready
-from tests.e2e.ring.patience import eventually
+from tests.e2e.product.controllers import controllers, leader, refusals, wait_for_controllers
+from tests.e2e.product.release import NAMESPACE
+from tests.e2e.ring.errors import CommandFailed
 
 from nvdra_api.names import FINALIZER_COMPUTE_DOMAIN, daemon_set_name
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from tests.e2e.product.domains import Domains
     from tests.e2e.product.release import Product
-    from tests.e2e.ring.kubectl import Kubectl, Manifest
+    from tests.e2e.ring.kubectl import Kubectl
 
 _PLUGIN_USER: Final = (
     f"system:serviceaccount:{NAMESPACE}:dra-driver-nvidia-gpu-service-account-kubeletplugin"
@@ -27,8 +23,7 @@ _PLUGIN_USER: Final = (
 
 
 def test_both_replicas_are_ready_and_one_of_them_leads(with_domains: Product) -> None:
-    pods = controllers(with_domains)
-    assert [is_ready(pod) for pod in pods] == [True, True]
+    pods = wait_for_controllers(with_domains, 2)
     assert len({pod["spec"]["nodeName"] for pod in pods}) == 2
     assert leader(with_domains).pod["metadata"]["name"] in {pod["metadata"]["name"] for pod in pods}
 
@@ -84,20 +79,13 @@ def test_one_controller_alone_works_without_a_lease_and_two_again_with_one(
     product = domains.product
     try:
         product.upgrade("--set=controller.replicas=1")
-        [alone] = eventually(lambda: _settled(product, 1), until="one controller is left")
+        [alone] = wait_for_controllers(product, 1)
         assert "LEADER_ELECTION_ENABLED" not in json.dumps(alone)
         domains.create("alone")
     finally:
         product.upgrade()
-    eventually(lambda: _settled(product, 2), until="two controllers are there")
+    wait_for_controllers(product, 2)
     domains.create("together")
-
-
-def _settled(product: Product, count: int) -> Sequence[Manifest]:
-    pods = product.kubectl.list("pods", f"--namespace={NAMESPACE}", CONTROLLER)
-    if [is_ready(pod) for pod in pods] != [True] * count:
-        raise RingError(f"controllers: {[pod['metadata']['name'] for pod in pods]}")
-    return pods
 
 
 def _label_as_plugin_of(product: Product, own: str, *, on: str) -> None:

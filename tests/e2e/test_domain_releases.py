@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.e2e.product.controllers import controllers, refusals
+from tests.e2e.product.controllers import controllers, refusals, stop_controllers
 from tests.e2e.product.earlier import EarlierDomain
 from tests.e2e.product.release import NAMESPACE
 from tests.e2e.ring.errors import RingError
 from tests.e2e.ring.objects import container_id
 from tests.e2e.ring.patience import eventually
 
-from nvdra_api.names import CONTROLLER, daemon_set_name
+from nvdra_api.names import daemon_set_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,7 +58,7 @@ def test_domains_outlive_an_uninstalled_chart_also_those_of_an_earlier_driver(
     product = domains.product
     job = domains.form("job", first)
     try:
-        _scale_controllers(product, 0)
+        stop_controllers(product)
         older = EarlierDomain.made(domains, "older")
         _let_join(domains, older, others)
         before = _running(domains, job) | _running(domains, older.body)
@@ -67,6 +67,7 @@ def test_domains_outlive_an_uninstalled_chart_also_those_of_an_earlier_driver(
 
         assert _running(domains, job) | _running(domains, older.body) == before
     finally:
+        product.uninstall(keep_namespace=True)  # where something failed before it was
         product.install()
         product.wait_until_ready()
     domains.wait_for_nodes("job", [first])
@@ -88,19 +89,12 @@ def _are_gone(product: Product, plugins: set[str]) -> bool:
     return not plugins & {pod["metadata"]["uid"] for pod in product.pods()}
 
 
-def _scale_controllers(product: Product, replicas: int) -> None:
-    where = f"--namespace={NAMESPACE}"
-    product.kubectl("scale", f"deployment/{CONTROLLER}", where, f"--replicas={replicas}")
-    eventually(
-        lambda: len(controllers(product)) == replicas, until=f"{replicas} controllers are left"
-    )
-
-
 def _let_join(domains: Domains, older: EarlierDomain, nodes: Sequence[str]) -> None:
     """Users on those of the nodes that have none yet; all daemons say that they are ready."""
     name = older.body["metadata"]["name"]
-    present = {pod["spec"]["nodeName"] for pod in domains.daemons(older.body)}
-    domains.start_users(name, *(node for node in nodes if node not in present))
+    users = domains.kubectl.list("pods", f"--namespace={domains.namespace}")
+    present = {pod["metadata"]["name"] for pod in users}
+    domains.start_users(name, *(node for node in nodes if f"{name}-on-{node}" not in present))
     older.say_ready(*(domains.daemon_on(older.body, node) for node in nodes))
     for node in nodes:
         domains.kubectl.wait_until_ready(f"{name}-on-{node}", namespace=domains.namespace)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 from tests.e2e.product.controllers import controllers, refusals
-from tests.e2e.product.domains import a_channel_user, a_domain
+from tests.e2e.product.domains import a_channel_user, a_domain, index_of, label_of
 from tests.e2e.ring.errors import CommandFailed, RingError
 from tests.e2e.ring.objects import a_pod
-from tests.e2e.ring.patience import eventually
+from tests.e2e.ring.patience import DEADLINE_S, eventually
 
 from nvdra_testing.specs import PUBLIC_SPECS
 
@@ -35,8 +35,8 @@ def test_a_workload_on_four_nodes_gets_channels_and_leaves_nothing(
     say(f"a domain of {len(names)} nodes was complete after {time.monotonic() - started:.1f} s")
     for name in names:
         assert domains.channels_of(f"job-on-{name}") == [0]
-    assert sorted(domains.index_of(domain, name) for name in names) == [0, 1, 2, 3]
-    [clique] = domains.kubectl.list("computedomaincliques", "--all-namespaces")
+    assert sorted(index_of(domain, name) for name in names) == [0, 1, 2, 3]
+    [clique] = domains.kubectl.list("computedomaincliques", "--all-namespaces", label_of(domain))
     assert sorted(entry["nodeName"] for entry in clique["daemons"]) == names
     for name in names:
         eventually(
@@ -72,7 +72,7 @@ def test_several_domains_form_at_once_on_nodes_of_their_own(domains: Domains) ->
         domains.start_users(name, *nodes)
     for name, nodes in pairs.items():
         domain = domains.wait_for_nodes(name, nodes)
-        assert sorted(domains.index_of(domain, node) for node in nodes) == [0, 1]
+        assert sorted(index_of(domain, node) for node in nodes) == [0, 1]
 
 
 def test_a_node_is_free_for_another_domain_when_the_first_has_left_it(domains: Domains) -> None:
@@ -80,15 +80,24 @@ def test_a_node_is_free_for_another_domain_when_the_first_has_left_it(domains: D
     domains.form("first", node)
     domains.create("second")
     domains.start_users("second", node)
-    refused = eventually(
-        lambda: domains.warnings(f"second-on-{node}"), until="its pod is told why it waits"
+    eventually(
+        lambda: _warning(domains, f"second-on-{node}", "cannot allocate all claims"),
+        until="its pod is told why it waits",
     )
-    assert "cannot allocate all claims" in refused[0]
 
     domains.kubectl("delete", "pod", f"first-on-{node}", f"--namespace={domains.namespace}")
 
     domains.kubectl.wait_until_ready(f"second-on-{node}", namespace=domains.namespace)
     domains.wait_for_nodes("second", [node])
+
+
+def _warning(domains: Domains, pod: str, words: str) -> str:
+    """The pod may have other warnings besides, in any order."""
+    warnings = domains.warnings(pod)
+    for warning in warnings:
+        if words in warning:
+            return warning
+    raise RingError(f"{pod} has the warnings {warnings}")
 
 
 @_specs
@@ -158,7 +167,7 @@ def test_a_domain_that_is_deleted_under_its_pods_lets_them_end(domains: Domains)
 
     domains.wait_until_nothing_is_left(domain)
     where = f"--namespace={domains.namespace}"
-    domains.kubectl("delete", "pods", "--all", where, "--timeout=120s")
+    domains.kubectl("delete", "pods", "--all", where, f"--timeout={DEADLINE_S:.0f}s")
     eventually(
         lambda: not domains.kubectl.list("resourceclaims", where), until="no claims are left"
     )
@@ -234,9 +243,10 @@ def test_an_unknown_field_of_a_claim_is_told_to_its_pod_within_seconds(
     started = time.monotonic()
     kubectl.create(template, user)
 
-    def told() -> str:
-        return next((said for said in domains.warnings("user") if "unexpected" in said), "")
-
-    said = eventually(told, until="the pod has an event about it", every_s=0.2)
+    said = eventually(
+        lambda: _warning(domains, "user", "unexpected"),
+        until="the pod has an event about it",
+        every_s=0.2,
+    )
     say(f"told after {time.monotonic() - started:.1f} s: {said}")
     assert "correct the config in the ResourceClaim, its template" in said

@@ -11,7 +11,7 @@ from tests.e2e.product.release import NAMESPACE, Product, simulated_values
 from tests.e2e.ring.errors import RingError
 from tests.e2e.ring.kubectl import is_ending, is_ready
 from tests.e2e.ring.objects import a_pod
-from tests.e2e.ring.patience import eventually
+from tests.e2e.ring.patience import DEADLINE_S, eventually
 
 from nvdra_api.names import LABEL_COMPUTE_DOMAIN, daemon_set_name
 
@@ -113,7 +113,7 @@ class Domains:
     def delete(self, *names: str) -> None:
         """Delete domains and wait until they are gone."""
         where = f"--namespace={self.namespace}"
-        self.kubectl("delete", "computedomain", *names, where, "--timeout=120s")
+        self.kubectl("delete", "computedomain", *names, where, f"--timeout={DEADLINE_S:.0f}s")
 
     def wait_until_made(self, name: str) -> Manifest:
         """Wait for the domain's status and for all its objects."""
@@ -137,7 +137,7 @@ class Domains:
             found = self.get(name)
             status = found.get("status", {})
             seen = {node["name"]: node["status"] for node in status.get("nodes", [])}
-            if seen == dict.fromkeys(nodes, "Ready") and status["status"] == "Ready":
+            if seen == dict.fromkeys(nodes, "Ready") and status.get("status") == "Ready":
                 return found
             raise RingError(f"{name} has status {json.dumps(status)}")
 
@@ -176,12 +176,6 @@ class Domains:
     def daemons(self, domain: Manifest) -> Sequence[Manifest]:
         return self.kubectl.list("pods", f"--namespace={NAMESPACE}", label_of(domain))
 
-    def index_of(self, domain: Manifest, node: str) -> int:
-        """The node's slot in its clique."""
-        found = self.get(domain["metadata"]["name"])["status"]["nodes"]
-        [index] = [entry["index"] for entry in found if entry["name"] == node]
-        return int(index)
-
     def wait_until_nothing_is_left(self, domain: Manifest) -> None:
         """Wait until no object and no node is labelled as the domain's."""
 
@@ -202,6 +196,12 @@ class Domains:
         about = f"--field-selector=involvedObject.name={pod},type=Warning"
         events = self.kubectl.list("events", f"--namespace={self.namespace}", about)
         return [event["message"] for event in events]
+
+
+def index_of(domain: Manifest, node: str) -> int:
+    """The node's slot in its clique, as the domain was when it was read."""
+    [index] = [entry["index"] for entry in domain["status"]["nodes"] if entry["name"] == node]
+    return int(index)
 
 
 def label_of(domain: Manifest) -> str:
