@@ -35,17 +35,20 @@ _HINTS = {
 }
 
 
-def write_durably(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+def write_durably(
+    path: Path, data: bytes, *, mode: int = 0o644, into_existing: bool = False
+) -> None:
     """Replace `path` by `data`: temporary file, fsync, rename, fsync of the directory.
 
-    The directory is created when it is missing. On return the content survives a power cut.
+    The directory is created when it is missing, but not with `into_existing`: whoever removed it
+    meant to. On return the content survives a power cut.
 
     :raises Retryable: reason `DiskFull` or `StorageUnwritable`; `path` is as it was before, or
         whole and new where only the directory could not be synced.
     """
     temp = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMP_SUFFIX}")
     try:
-        _write_temp(temp, data, mode=mode)
+        _write_temp(temp, data, mode=mode, into_existing=into_existing)
         temp.replace(path)
         _sync_directory(path.parent)
     except OSError as error:
@@ -155,11 +158,13 @@ def storage_error(verb: str, path: Path, error: OSError) -> NodeFault:
     )
 
 
-def _write_temp(temp: Path, data: bytes, *, mode: int) -> None:
+def _write_temp(temp: Path, data: bytes, *, mode: int, into_existing: bool) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         descriptor = os.open(temp, flags, mode)
     except FileNotFoundError:
+        if into_existing:
+            raise
         temp.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(temp, flags, mode)
     with os.fdopen(descriptor, "wb", buffering=0) as file:

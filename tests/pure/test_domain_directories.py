@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
@@ -11,7 +11,7 @@ from nvdra_nodeagent.computedomain.directories import DomainDirectories
 from nvdra_testing.domain_steps import DOMAIN, a_domain_dir
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 STEP: Final = a_domain_dir("claim-1", domain=DOMAIN)
@@ -93,6 +93,23 @@ def test_a_directory_goes_also_while_a_list_of_peers_is_written(tmp_path: Path) 
     )
     directories.occupy(STEP)
     directories.vacate(STEP)
+    assert not directories.path(DOMAIN).exists()
+
+
+class Vacating(DomainDirectories):
+    """The claim ends after it was looked whose the directory is, and before anything is written."""
+
+    def _read(self, path: Path) -> Mapping[str, Any]:
+        found = super()._read(path)
+        if path.name == "settings.json" and found:
+            shutil.rmtree(path.parent)
+        return found
+
+
+def test_a_list_of_peers_that_comes_too_late_makes_no_directory_anew(tmp_path: Path) -> None:
+    directories = Vacating(tmp_path, node="node-1", boot_id="boot")
+    directories.occupy(STEP)
+    assert not directories.write_peers(STEP, {"peers": []})
     assert not directories.path(DOMAIN).exists()
 
 

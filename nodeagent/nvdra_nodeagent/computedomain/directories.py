@@ -125,7 +125,8 @@ class DomainDirectories:
         if self._read(directory / SETTINGS).get("claimUID") != step.claim_uid:
             return False
         try:
-            write_durably(directory / PEERS, msgspec.json.encode(document) + b"\n")
+            content = msgspec.json.encode(document) + b"\n"
+            write_durably(directory / PEERS, content, into_existing=True)
         except AgentError:
             if directory.exists():
                 raise
