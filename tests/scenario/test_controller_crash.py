@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from nvdra_testing.tapped_server import Arrival
 
 NODES_OF_DOMAIN = ("node-1", "node-2", "node-3")
+# Longer than the controller puts a write off.
+AT_REST_S = 3.0
 
 
 async def form(it: DomainCluster) -> None:
@@ -100,7 +102,7 @@ async def killed_at(
         dead.cancel()
     async with it.running():
         await stepping
-        await it.quiet()
+        await it.quiet(for_s=AT_REST_S)
     return dying.died.is_set()
 
 
@@ -155,10 +157,11 @@ async def a_formed_domain() -> AsyncIterator[DomainCluster]:
     async with a_cluster() as it:
         async with it.running():
             await form(it)
-            await it.quiet()
+            await it.quiet(for_s=AT_REST_S)
         yield it
 
 
+@pytest.mark.looptime
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_a_domain_forms_whatever_write_the_controller_died_at(
@@ -177,6 +180,7 @@ async def test_a_domain_forms_whatever_write_the_controller_died_at(
     assert await _each_write(check) > 8
 
 
+@pytest.mark.looptime
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_a_domain_is_mended_whatever_write_the_controller_died_at(
@@ -192,6 +196,7 @@ async def test_a_domain_is_mended_whatever_write_the_controller_died_at(
     assert await _each_write(check) > 4
 
 
+@pytest.mark.looptime
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("in_use", [False, True])

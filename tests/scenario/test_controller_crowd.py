@@ -23,6 +23,8 @@ MANY: Final = 50
 LIMIT: Final = 5
 # Where the machine stalls for seconds, a write is taken for lost and made again.
 A_FEW: Final = 5
+SWEEPS_APART_S: Final = 2.0
+NAPS: Final = 20
 
 
 def per_domain(arrivals: list[Arrival], uids: dict[str, str]) -> Counter[str]:
@@ -42,7 +44,8 @@ def refused(arrivals: list[Arrival]) -> list[str]:
 def no_lists_but_the_sweepers(arrivals: list[Arrival]) -> bool:
     """It asks for all domains, now and then, where their objects outlast them on a slow day."""
     lists = [one.resource for one in arrivals if one.verb == "list"]
-    return set(lists) <= {"computedomains"} and len(lists) <= 3
+    took_s = arrivals[-1].at_s - arrivals[0].at_s
+    return set(lists) <= {"computedomains"} and len(lists) <= 3 + took_s / SWEEPS_APART_S
 
 
 def series(replica: Replica) -> dict[str, float]:
@@ -52,10 +55,12 @@ def series(replica: Replica) -> dict[str, float]:
 
 
 async def quiet(replica: Replica) -> None:
-    seen = -1
-    while seen != len(replica.line.arrived):
-        seen = len(replica.line.arrived)
-        await asyncio.sleep(0.5)
+    """In naps: where the machine stalls, one of them passes, and not all the time to wait."""
+    seen, naps = -1, 0
+    while naps < NAPS:
+        await asyncio.sleep(0.5 / NAPS)
+        arrived = len(replica.line.arrived)
+        seen, naps = arrived, naps + 1 if arrived == seen else 0
 
 
 async def test_fifty_domains_at_once_cost_five_writes_each_and_no_more_to_go() -> None:
@@ -95,6 +100,9 @@ async def test_domains_in_use_are_deleted_without_a_list_of_nodes_or_a_conflict(
             await it.until(lambda uid=uid: it.daemon_set(uid))  # type: ignore[misc]
             for node in ("a", "b"):
                 await it.join(f"{name}-{node}", uid)
+        for number in range(8):
+            # Written last, and late: a write that meets the deletion would be a conflict for Kopf.
+            await it.condition("Connected", reason="WaitingForDaemons", name=f"job{number}")
         await quiet(replica)
         replica.line.arrived.clear()
         await asyncio.gather(*(it.delete(f"job{number}") for number in range(8)))
@@ -122,16 +130,19 @@ async def test_metrics_count_domains_nodes_formations_and_calls() -> None:
         await _until(replica, "nvidia_dra_compute_domain_formation_seconds_count", 1.0)
         await _until(replica, 'nvidia_dra_compute_domain_info{status="Ready"}', 1.0)
         await _until(replica, 'nvidia_dra_workqueue_depth{queue="compute-domains"}', 0.0)
+        await quiet(replica)
         found = series(replica)
         calls = "nvidia_dra_kube_api_requests_total"
         assert found[f'{calls}{{code="201",resource="daemonsets",verb="create"}}'] == 1.0
         # Kopf puts the finalizer on, we write the status: each of them is counted.
         asked = [one for one in replica.line.writes if one.resource == "computedomains"]
         assert any("kopf" in one.by for one in asked)
-        assert found[f'{calls}{{code="200",resource="computedomains",verb="patch"}}'] == len(asked)
+        patches = f'{calls}{{code="200",resource="computedomains",verb="patch"}}'
+        await _until(replica, patches, len(asked))  # an answer may be on its way yet
         assert found['nvidia_dra_kube_api_request_duration_seconds_count{verb="patch"}'] > 0
 
 
+@pytest.mark.looptime
 async def test_a_domain_is_formed_when_all_that_joined_are_ready() -> None:
     took: list[float] = []
     async with a_cluster() as it:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from nvdra_api.names import (
     ANNOTATION_RESERVATIONS,
     FINALIZER_COMPUTE_DOMAIN,
@@ -18,6 +20,8 @@ from nvdra_testing.compute_domains import CLIQUE, DomainCluster, a_cluster, some
 
 if TYPE_CHECKING:
     from nvdra_kube.api import Body
+
+pytestmark = pytest.mark.looptime
 
 
 async def a_domain_of_earlier_daemons(it: DomainCluster) -> str:

@@ -118,8 +118,11 @@ async def test_a_domain_that_is_another_one_by_now_gets_its_own_objects() -> Non
                 return not any(nodes) and not await it.everything(CLIQUES)
 
             await it.until(clean)
-            await it.quiet()
-            assert not controller.domains.knows(uid)
+
+            async def forgotten() -> bool:
+                return not controller.domains.knows(uid)
+
+            await it.until(forgotten)
 
 
 async def test_a_domain_gets_its_name_when_what_stood_there_is_gone() -> None:

@@ -6,6 +6,8 @@ import asyncio
 import json
 from typing import Any
 
+import pytest
+
 from nvdra_api.gates import FeatureGates
 from nvdra_api.names import (
     ANNOTATION_PROTOCOL,
@@ -18,6 +20,9 @@ from nvdra_kube.resources import NODES, PODS
 from nvdra_operator.domains.scene import is_dying, node_of
 from nvdra_operator.resources import CLIQUES, COMPUTE_DOMAINS
 from nvdra_testing.compute_domains import CLIQUE, DomainCluster, a_cluster, some_settings
+
+# A machine that stalls must not look like a watch that lags, nor like nodes that wait for long.
+pytestmark = pytest.mark.looptime
 
 
 async def a_formed_domain(it: DomainCluster, *nodes: str, **options: Any) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from nvdra_api.names import (
     FINALIZER_COMPUTE_DOMAIN,
     LABEL_COMPUTE_DOMAIN,
@@ -14,6 +16,9 @@ from nvdra_kube.resources import NODES, RESOURCE_CLAIM_TEMPLATES
 from nvdra_operator.resources import CLIQUES, COMPUTE_DOMAINS, DAEMON_SETS
 from nvdra_sim.cluster.apiserver.faults import Fault
 from nvdra_testing.compute_domains import a_cluster, some_settings
+
+# A machine that stalls must not look like a watch that lags.
+pytestmark = pytest.mark.looptime
 
 
 async def test_a_new_domain_gets_its_objects_with_five_writes() -> None:

@@ -39,6 +39,7 @@ DEFINITIONS: Final = Resource(
 )
 _T = TypeVar("_T")
 _PATIENCE_S: Final = 40.0
+_NAPS: Final = 30
 
 
 def a_domain(
@@ -229,12 +230,16 @@ class DomainCluster:
 
         return await self.until(found)
 
-    async def quiet(self) -> None:
-        """Until nothing was written for a while."""
-        seen = -1
-        while seen != len(self.recorded.writes):
-            seen = len(self.recorded.writes)
-            await asyncio.sleep(0.15)
+    async def quiet(self, *, for_s: float = 0.15) -> None:
+        """Until nothing was written for so long, whoever might have.
+
+        In naps: where the machine stalls, one of them passes, and not all the time to wait.
+        """
+        seen, naps = (-1, -1), 0
+        while naps < _NAPS:
+            await asyncio.sleep(for_s / _NAPS)
+            now = (len(self.recorded.writes), self.store.revision)
+            seen, naps = now, naps + 1 if now == seen else 0
 
 
 @asynccontextmanager
