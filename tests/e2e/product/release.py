@@ -97,8 +97,10 @@ class Product:
 
     def _helm(self, *arguments: str, values: Mapping[str, Any] | None = None) -> str:
         where = (f"--namespace={NAMESPACE}", f"--kubeconfig={self.cluster.kubeconfig}")
+        # Of its own accord helm waits for 5 minutes, and "get" for nothing.
+        patience = () if arguments[0] == "get" else ("--timeout=10m",)
         try:
-            return run_helm(*arguments, *where, values=values)
+            return run_helm(*arguments, *where, *patience, values=values)
         except HelmFailed as failed:
             raise RingError(f"helm {arguments[0]}: {failed}\n{self.explain()}") from failed
 

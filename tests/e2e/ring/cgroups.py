@@ -54,7 +54,7 @@ def _inherit_cpuset(parent: Path, group: Path) -> None:
             (group / name).write_text((parent / name).read_text())
 
 
-def remove(name: str, *, deadline_s: float = 20.0) -> None:
+def remove(name: str, *, deadline_s: float = 120.0) -> None:
     """Remove the group and everything below, everywhere; its processes are dead or dying.
 
     Left behind they would cost the next kubelet seconds per dead container.

@@ -6,8 +6,8 @@ import json
 import os
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from .errors import RingError
-from .patience import eventually
+from .errors import CommandFailed, RingError
+from .patience import DEADLINE_S, eventually
 from .processes import run
 
 if TYPE_CHECKING:
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Manifest: TypeAlias = "dict[str, Any]"
+
+# What clients say when the machine stood still for 10 s while they shook hands: nothing was asked.
+_NOT_ASKED = "TLS handshake timeout"
+_TRIES = 3
 
 
 class Kubectl:
@@ -29,6 +33,15 @@ class Kubectl:
 
     def __call__(self, *arguments: str, stdin: str | None = None) -> str:
         """Run any kubectl command and return what it prints."""
+        for _ in range(_TRIES - 1):
+            try:
+                return self._run(arguments, stdin)
+            except CommandFailed as error:
+                if _NOT_ASKED not in error.output:
+                    raise
+        return self._run(arguments, stdin)
+
+    def _run(self, arguments: Sequence[str], stdin: str | None) -> str:
         cache = self._kubeconfig.with_name("kubectl-cache")
         env = {"KUBECONFIG": str(self._kubeconfig), "KUBECACHEDIR": str(cache)}
         return run([self._program, *arguments], stdin=stdin, env={**os.environ, **env})
@@ -45,6 +58,14 @@ class Kubectl:
             "delete", "--ignore-not-found", "--wait", "--filename=-", stdin=_as_list(manifests)
         )  # fmt: skip
 
+    def create_namespace(self, name: str) -> None:
+        """Make a namespace in which pods can be made: its ServiceAccount is there on return."""
+        self("create", "namespace", name)
+        eventually(
+            lambda: self.get("serviceaccount", "default", namespace=name),
+            until=f"namespace {name} has its ServiceAccount",
+        )
+
     def get(self, kind: str, name: str, *, namespace: str = "default") -> Manifest:
         answer = self("get", kind, name, f"--namespace={namespace}", "--output=json")
         return cast("Manifest", json.loads(answer))
@@ -58,7 +79,7 @@ class Kubectl:
         return self("logs", pod, f"--namespace={namespace}", *chosen)
 
     def wait_for_phase(
-        self, phase: str, pod: str, *, namespace: str = "default", deadline_s: float = 180
+        self, phase: str, pod: str, *, namespace: str = "default", deadline_s: float = DEADLINE_S
     ) -> Manifest:
         """Wait until the pod is in this phase and return it."""
 

@@ -203,7 +203,7 @@ class Daemon:
     def pid_mark(self) -> ProcessMark:
         """The program itself, not the ``nsenter`` that waits for it outside."""
         if self._inside is None:
-            self._inside = eventually(self._find_inside, until=f"{self.name} runs", deadline_s=20)
+            self._inside = eventually(self._find_inside, until=f"{self.name} runs")
         return self._inside
 
     def _find_inside(self) -> ProcessMark | None:

@@ -48,6 +48,10 @@ state = '/run/containerd'
 oom_score = 0
 [grpc]
   address = '{CONTAINERD_SOCKET}'
+# A shim that did not answer because the machine stood still has not lost its containers.
+[timeouts]
+  'io.containerd.timeout.shim.load' = '1m'
+  'io.containerd.timeout.task.state' = '1m'
 [plugins.'io.containerd.cri.v1.images']
   snapshotter = 'overlayfs'
   [plugins.'io.containerd.cri.v1.images'.pinned_images]

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 Seen = TypeVar("Seen")
 
-DEADLINE_S = 180.0
-"""Long enough for a loaded machine with one core; never a measure of speed."""
+DEADLINE_S = 300.0
+"""Long enough for a loaded machine that stands still now and then; never a measure of speed."""
 
 
 def eventually(
