@@ -80,8 +80,11 @@ def test_a_reboot_brings_a_new_boot_id_and_the_pod_in_a_new_container(
         return is_ready(pod) and container_id(pod) != container_id(sleeper)
 
     eventually(restarted, until="the pod runs in a new container")
-    told = kubectl.get("node", node.name)["status"]["nodeInfo"]["bootID"]
-    assert told == node.boot_id != old_boot_id
+    assert node.boot_id != old_boot_id
+    eventually(
+        lambda: kubectl.get("node", node.name)["status"]["nodeInfo"]["bootID"] == node.boot_id,
+        until="the kubelet has told the new boot id",
+    )
 
 
 def test_a_reboot_empties_run_and_keeps_the_disk(cluster: RealCluster, node: Node) -> None:
@@ -114,7 +117,7 @@ def test_pods_run_on_while_the_api_server_is_down(
 
 def test_a_node_whose_cable_is_pulled_reaches_nobody(node: Node) -> None:
     knock = ("timeout", "3", "bash", "-c", f": < /dev/tcp/{CONTROL_PLANE_IP}/{API_PORT}")
-    node.enter(*knock)
+    eventually(lambda: node.enter(*knock) == "", until="the node is on the network")
 
     node.unplug()
     try:
