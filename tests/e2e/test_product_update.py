@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from tests.e2e.product.release import Product
     from tests.e2e.ring.kubectl import Kubectl
+    from tests.e2e.ring.node import Node
 
 
 def test_an_update_under_load_fails_no_claim_and_keeps_gpus_and_slices(
@@ -41,8 +42,10 @@ def test_an_update_under_load_fails_no_claim_and_keeps_gpus_and_slices(
         assert [user.gpus() for user in users] == before
         assert all(user.is_undisturbed() for user in users)
         for node in product.cluster.nodes:
-            [socket] = node.enter("ls", "/var/lib/kubelet/plugins_registry").split()
-            assert product.pod_on(node)["metadata"]["uid"] in socket
+            eventually(
+                lambda node=node: _is_alone(product, node),  # type: ignore[misc]
+                until=f"{node.name} has the socket of the new pod only",
+            )
     finally:
         product.upgrade()
         product.wait_until_ready()
@@ -98,6 +101,14 @@ def _gone(product: Product, uids: set[str]) -> bool:
     if left:
         raise RingError(f"still there: {left}")
     return True
+
+
+def _is_alone(product: Product, node: Node) -> bool:
+    sockets = node.enter("ls", "/var/lib/kubelet/plugins_registry").split()
+    uid = product.pod_on(node)["metadata"]["uid"]
+    if [uid in socket for socket in sockets] == [True]:
+        return True
+    raise RingError(f"{node.name} has the sockets {sockets}; its pod is {uid}")
 
 
 def _versions(product: Product) -> set[tuple[str, str]]:
