@@ -34,15 +34,15 @@ def test_the_gpu_of_a_force_deleted_pod_goes_to_the_next_one(users: Users, node:
 def test_a_namespace_deleted_under_running_pods_leaves_nothing(
     kubectl: Kubectl, node: Node, product: Product
 ) -> None:
-    kubectl("create", "namespace", "doomed")
-    kubectl("wait", "--for=create", "serviceaccount/default", "--namespace=doomed")
-    users = Users(kubectl, "doomed", node)
-    users.prepare()
-    kubectl.create(_a_claim("unused", namespace="doomed"))
-    users.run("one", "two")
-    assert left_on(node)
-
-    kubectl("delete", "namespace", "doomed", "--wait")
+    kubectl.create_namespace("doomed")
+    try:
+        users = Users(kubectl, "doomed", node)
+        users.prepare()
+        kubectl.create(_a_claim("unused", namespace="doomed"))
+        users.run("one", "two")
+        assert left_on(node)
+    finally:
+        kubectl("delete", "namespace", "doomed", "--wait")
 
     wait_until_clean(node)
     assert not [
@@ -74,10 +74,12 @@ def test_a_node_that_was_away_until_its_pods_were_collected_works_when_it_joins_
     users.run("old")
 
     node.kill_kubelet()
-    _delete(users.kubectl, node)
-    eventually(lambda: not _pods_on(users.kubectl, node), until="its pods are collected")
-    eventually(lambda: not product.devices(node), until="its slices are collected")
-    node.start_kubelet()
+    try:
+        _delete(users.kubectl, node)
+        eventually(lambda: not _pods_on(users.kubectl, node), until="its pods are collected")
+        eventually(lambda: not product.devices(node), until="its slices are collected")
+    finally:
+        node.start_kubelet()
     cluster.wait_until_nodes_ready()
 
     _wait_published(product, node, devices)

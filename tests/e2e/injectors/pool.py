@@ -32,9 +32,12 @@ DRIVER: Final = "gpu.nvidia.com"
 LABEL: Final = "e2e.nvdra/pool"
 GPUS: Final = 8
 REFUSALS: Final = frozenset({"401", "403", "429"})
+NO_ANSWER: Final = "0"
 READS: Final = frozenset({"get", "list", "watch"})
 _ACCOUNT: Final = "gpu-agents"
 _FIRST_PORT: Final = 9000
+_START_S: Final = 900.0
+"""Patience with dozens of programs that start at once: each needs seconds of a processor."""
 
 # One process for all of them: entering the namespaces costs more than asking.
 _SCRAPE: Final = """
@@ -49,10 +52,14 @@ json.dump(said, sys.stdout)
 
 @dataclass(frozen=True, slots=True)
 class Calls:
-    """Calls of the API by all agents so far, by verb and resource."""
+    """Calls of the API by all agents so far, by verb and resource.
+
+    `lost`: writes without an answer, which have to be made again.
+    """
 
     made: Counter[tuple[str, str]]
     refused: int
+    lost: int
 
     @property
     def total(self) -> int:
@@ -64,7 +71,7 @@ class Calls:
 
     def __sub__(self, earlier: Calls) -> Calls:
         made = Counter({key: count - earlier.made[key] for key, count in self.made.items()})
-        return Calls(+made, self.refused - earlier.refused)
+        return Calls(+made, self.refused - earlier.refused, self.lost - earlier.lost)
 
     def by_verb(self) -> dict[str, int]:
         return {f"{verb} {kind}": count for (verb, kind), count in sorted(self.made.items())}
@@ -106,7 +113,12 @@ class AgentPool:
 
     def wait_published(self) -> None:
         """Wait until every node of the pool has all its GPUs in the API."""
-        eventually(self._all_published, until="all agents have published", every_s=0.5)
+        eventually(
+            self._all_published,
+            until="all agents have published",
+            deadline_s=_START_S,
+            every_s=0.5,
+        )
 
     def _all_published(self) -> bool:
         for agent in self.agents:
@@ -118,18 +130,24 @@ class AgentPool:
 
     def wait_answering(self) -> None:
         """Wait until every agent serves its metrics, which is the end of its start."""
-        eventually(lambda: len(self._scraped()) == self.size, until="all agents serve metrics")
+        eventually(
+            lambda: len(self._scraped()) == self.size,
+            until="all agents serve metrics",
+            deadline_s=_START_S,
+        )
 
     def calls(self, agents: Iterable[int] | None = None) -> Calls:
         """By all agents, or those of these numbers, each since it was started last."""
         made: Counter[tuple[str, str]] = Counter()
-        refused = 0
+        refused = lost = 0
         for text in self._scraped(agents).values():
             for sample in _samples(text, "nvidia_dra_kube_api_requests_total"):
                 labels = sample.labels
                 made[labels["verb"].lower(), labels["resource"]] += int(sample.value)
                 refused += int(sample.value) if labels["code"] in REFUSALS else 0
-        return Calls(made, refused)
+                is_lost = labels["code"] == NO_ANSWER and labels["verb"].lower() not in READS
+                lost += int(sample.value) if is_lost else 0
+        return Calls(made, refused, lost)
 
     def memory_mib(self) -> list[dict[str, float]]:
         """Of each agent: resident, proportional (shared pages divided) and anonymous memory."""
