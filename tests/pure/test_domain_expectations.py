@@ -68,7 +68,17 @@ def test_a_copy_that_never_catches_up_is_not_waited_for() -> None:
     expectations = Expectations()
     expectations.wrote(PODS, an_object(5), now_s=0.0)
     assert not settled(expectations, an_object(4), now_s=4.9)
+    assert not settled(expectations, an_object(4), now_s=expectations.due_s())
     assert settled(expectations, an_object(4), now_s=expectations.due_s())
+
+
+def test_after_a_standstill_the_copy_has_a_moment_to_catch_up() -> None:
+    expectations = Expectations()
+    expectations.wrote(PODS, an_object(5), now_s=0.0)
+    assert not settled(expectations, an_object(4), now_s=20.0)
+    assert not settled(expectations, an_object(4), now_s=20.9)
+    assert expectations.due_s() == 21.0
+    assert settled(expectations, an_object(5), now_s=20.95)
 
 
 def test_all_of_them_have_to_be_met() -> None:

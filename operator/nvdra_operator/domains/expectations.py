@@ -5,7 +5,7 @@ A plan made from copies that lag behind would do again what was just done; so no
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from nvdra_kube.store import key_of
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # A watch that lags longer is broken; it will list again and then show all there is.
 _PATIENCE_S: Final = 5.0
+# A process that was stopped for so long finds all time gone, and what it missed not read yet.
+_GRACE_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,7 @@ class _Expected:
     version: int
     until_s: float
     created: bool = False
+    is_overdue: bool = False
 
 
 @dataclass(slots=True)
@@ -53,14 +56,21 @@ class Expectations:
         self._expected[resource, key] = _Expected(uid, 0, now_s + _PATIENCE_S)
 
     def settled(self, look: Callable[[Resource, Key], Body | None], *, now_s: float) -> bool:
-        """Whether the copies show everything that was written, or should have by now."""
+        """Whether the copies show everything that was written, or should have by now.
+
+        What is found overdue gets a last moment, and is given up when it is asked for after that.
+        """
         for place, expected in tuple(self._expected.items()):
-            if now_s >= expected.until_s or _is_met(expected, look(*place)):
+            is_due = now_s >= expected.until_s
+            if _is_met(expected, look(*place)) or (is_due and expected.is_overdue):
                 del self._expected[place]
+            elif is_due:
+                late = replace(expected, until_s=now_s + _GRACE_S, is_overdue=True)
+                self._expected[place] = late
         return not self._expected
 
     def due_s(self) -> float:
-        """When the last of them is given up."""
+        """When to look again at the latest."""
         return max((one.until_s for one in self._expected.values()), default=0.0)
 
 
