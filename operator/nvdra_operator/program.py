@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from typing import TYPE_CHECKING
 
 import structlog
@@ -39,9 +40,11 @@ class Program:
         metrics: ControllerMetrics,
         lifecycle: LifecycleOf,
         overrun: Callable[[], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`lease_api` has a line of its own, so that no other call can delay a renewal. `overrun`
-        is called when the work goes on though the lease is about to be another's."""
+        is called when the work goes on though the lease is about to be another's. `clock` is what
+        the loop's time is taken from; any thread may ask it."""
         self._options = options
         self._api = api
         self._metrics = metrics
@@ -59,7 +62,7 @@ class Program:
                 overrun=overrun or _end_at_once,
             )
             elector = self.elector
-            self.gate = WriteGate(lambda: elector.deadline_s)
+            self.gate = WriteGate(lambda: elector.deadline_s, clock=clock)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop` is set. Raises what ends the controller for another reason than the loss of
