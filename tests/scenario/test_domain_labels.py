@@ -4,15 +4,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from nvdra_api.names import LABEL_COMPUTE_DOMAIN
 from nvdra_kube.resources import NODES, PODS, RESOURCE_CLAIMS
+from nvdra_nodeagent.errors import NodeFault
 from nvdra_nodeagent.steps.node_label import NodeLabelHandler, NodeLabelStep
+from nvdra_testing.agent import until
 from nvdra_testing.domain_claims import a_daemon, a_made_domain, a_released_workload
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from nvdra_nodeagent.claims.model import ClaimRef
+    from nvdra_nodeagent.computedomain.agent import DomainAgent
     from nvdra_testing.domain_nodes import DomainNode
 
 DOMAIN = "0d9c6b7a-0000-4000-8000-000000000001"
+
+
+async def a_daemon_that_is_minded(agent: DomainAgent, node: DomainNode, uid: str) -> ClaimRef:
+    """Whoever minds the label has seen the daemon: only so its end is news."""
+    _, daemon = await a_released_workload(agent, node, uid)
+    await until(lambda: uid in agent.label._served)
+    return daemon
 
 
 async def take_label_off(node: DomainNode) -> None:
@@ -25,7 +40,7 @@ async def test_a_label_that_a_person_took_off_comes_back_when_the_daemon_went(
 ) -> None:
     uid = await a_made_domain(node.it)
     async with node.running() as agent:
-        _, daemon = await a_released_workload(agent, node, uid)
+        daemon = await a_daemon_that_is_minded(agent, node, uid)
         await take_label_off(node)
         await agent.claims.unprepare([daemon])
 
@@ -40,7 +55,7 @@ async def test_a_node_object_that_was_made_anew_is_brought_into_the_domain_again
 ) -> None:
     uid = await a_made_domain(node.it)
     async with node.running() as agent:
-        _, daemon = await a_released_workload(agent, node, uid)
+        daemon = await a_daemon_that_is_minded(agent, node, uid)
         await node.it.api.delete(NODES, node.name)
         await agent.claims.unprepare([daemon])
         await node.it.node(node.name)
@@ -92,12 +107,15 @@ class Marks:
     def __init__(self) -> None:
         self.label = ""
         self.asked = 0
+        self.failing: Exception | None = None
 
     def put(self, domain: str, clique: str) -> None:
         self.label = domain
 
     def is_put(self, domain: str, clique: str) -> bool:
         self.asked += 1
+        if self.failing:
+            raise self.failing
         return self.label == domain
 
     def remove(self, domain: str) -> None:
@@ -107,9 +125,16 @@ class Marks:
         self.label = ""
 
 
-def a_joined_node(*, trust_s: float) -> tuple[NodeLabelHandler, NodeLabelStep, Marks]:
+def a_joined_node(
+    *, trust_s: float, doubtful: Collection[str] = ()
+) -> tuple[NodeLabelHandler, NodeLabelStep, Marks]:
     marks = Marks()
-    handler = NodeLabelHandler(marks, domains_of_others=lambda _: set(), trust_s=trust_s)
+    handler = NodeLabelHandler(
+        marks,
+        domains_of_others=lambda _: set(),
+        is_doubtful=lambda domain: domain in doubtful,
+        trust_s=trust_s,
+    )
     step = NodeLabelStep("claim-1", "channel-0", DOMAIN, "")
     handler.apply(step)
     return handler, step, marks
@@ -126,3 +151,15 @@ def test_a_claim_that_waits_does_not_ask_all_the_time() -> None:
     handler, step, marks = a_joined_node(trust_s=60.0)
     assert all(handler.holds(step, {}) for _ in range(100))
     assert marks.asked == 0
+
+
+def test_a_label_that_could_not_be_looked_at_is_looked_at_again() -> None:
+    """The Node object is made anew only after the daemon went."""
+    doubtful = {DOMAIN}
+    handler, step, marks = a_joined_node(trust_s=60.0, doubtful=doubtful)
+    marks.label, marks.failing = "", NodeFault("NodeNotFound", "it is not there")
+    with pytest.raises(NodeFault):
+        handler.holds(step, {})
+    doubtful.clear()
+    marks.failing = None
+    assert not handler.holds(step, {})

@@ -93,6 +93,7 @@ class NodeLabelHandler:
         fresh = asked_s is not None and time.monotonic() - asked_s < self._trust_s
         if fresh and not self._is_doubtful(step.domain):
             return True
+        self._seen_s.pop(step, None)  # while there is no answer, the last one counts no more
         if not self._marks.is_put(step.domain, step.clique):
             return False
         self._seen_s[step] = time.monotonic()
