@@ -23,6 +23,7 @@ from nvdra_testing.domain_nodes import BOOT, DomainNode
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from nvdra_nodeagent.duties import Duty
     from nvdra_testing.compute_domains import DomainCluster
 
 
@@ -120,7 +121,7 @@ async def test_the_daemon_is_told_its_peers_as_the_controller_writes_them(
         await until(lambda: node.peers(uid).get("ownIndex") == 0)
         await it.join("node-2", uid, clique=GB200_CLIQUE)
         await it.daemon("node-2", uid, ip="10.0.0.2")
-        await until(lambda: len(node.peers(uid)["peers"]) == 2)
+        await until(lambda: addresses(node, uid) == ["10.0.0.1", "10.0.0.2"])
         node.say(uid)
         await waiting
     assert node.peers(uid)["peers"] == [
@@ -128,6 +129,10 @@ async def test_the_daemon_is_told_its_peers_as_the_controller_writes_them(
         {"node": "node-2", "ip": "10.0.0.2", "index": 1},
     ]
     assert node.peers(uid)["generation"] >= 2
+
+
+def addresses(node: DomainNode, uid: str) -> list[str]:
+    return [each["ip"] for each in node.peers(uid).get("peers", ())]
 
 
 async def test_a_list_of_peers_that_went_missing_is_written_again(node: DomainNode) -> None:
@@ -138,12 +143,15 @@ async def test_a_list_of_peers_that_went_missing_is_written_again(node: DomainNo
         await until(lambda: node.peers(uid).get("ownIndex") == 0)
         before = node.peers(uid)["generation"]
         (node.directory(uid) / "settings.json").write_text("{}")
-        await agent.claims.verify()  # makes the directory anew, without its files
-        assert node.peers(uid) == {}
+
+        async def is_made_anew() -> bool:
+            await agent.claims.verify()  # takes the peers away; who watches them may be quick
+            return node.settings(uid) != {}
+
+        await node.it.until(is_made_anew)
         (pod,) = await node.it.everything(PODS)
         await node.it.report(pod, ip="10.0.0.7", ready=False)
-        await until(lambda: node.peers(uid))
-        assert [each["ip"] for each in node.peers(uid)["peers"]] == ["10.0.0.7"]
+        await until(lambda: addresses(node, uid) == ["10.0.0.7"])
         assert node.peers(uid)["generation"] > before
 
 
@@ -222,6 +230,10 @@ async def test_cdi_files_that_somebody_removed_are_written_again(node: DomainNod
         assert node.settings(uid)["claimUID"] == claims[1].uid
 
 
+def has_turned(duty: Duty) -> bool:
+    return bool(duty.last_turn_s and duty.last_turn_s() > 0)
+
+
 async def test_every_duty_that_goes_on_for_ever_has_a_pulse(node: DomainNode) -> None:
     uid = await a_made_domain(node.it)
     async with node.running("--gpu-clique-label-enabled=true") as agent:
@@ -229,8 +241,7 @@ async def test_every_duty_that_goes_on_for_ever_has_a_pulse(node: DomainNode) ->
         silent = {duty.name for duty in agent.duties if duty.last_turn_s is None}
         assert silent == {"dead sockets"}
         own = {"fabric", "daemon news", "peers", "domain directories", "clique label"}
-        turned = {duty.name for duty in agent.duties if duty.last_turn_s and duty.last_turn_s() > 0}
-        assert own <= turned
+        await until(lambda: own <= {each.name for each in agent.duties if has_turned(each)})
 
 
 async def test_a_watch_of_peers_that_hangs_shows_in_the_pulse(node: DomainNode) -> None:

@@ -179,13 +179,14 @@ def test_a_claim_whose_prepare_was_aborted_is_gone(tmp_path: Path) -> None:
     assert not (report.recorded or report.fenced)
 
 
+@pytest.mark.timeout(300)
 def test_a_take_over_that_is_killed_anywhere_is_finished_by_the_next(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "nvdra_testing.checkpoint_crashes", str(tmp_path), "domains"],
         capture_output=True,
         text=True,
         check=True,
-        timeout=55,
+        timeout=280,
         env={"PYTHONPATH": str(SUPPORT), "PATH": "/usr/bin:/bin"},
     )
     runs = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]

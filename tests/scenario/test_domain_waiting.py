@@ -13,6 +13,7 @@ from nvdra_nodeagent.durable import write_durably
 from nvdra_nodeagent.errors import AgentError
 from nvdra_testing.agent import until
 from nvdra_testing.domain_claims import (
+    GB200_CLIQUE,
     OTHER_BOOT,
     a_daemon,
     a_made_domain,
@@ -96,13 +97,12 @@ async def test_after_a_reboot_the_old_word_of_the_daemon_counts_for_nothing(
 async def test_the_peer_that_is_down_is_named_with_what_it_is(node: DomainNode) -> None:
     uid = await a_made_domain(node.it)
     async with node.running(retry_budget_s=0.3) as agent:
-        await node.it.join(node.name, uid)
+        await node.it.join(node.name, uid, clique=GB200_CLIQUE)
         await a_daemon(agent, node, uid)
-        peers = [{"node": "node-1", "index": 0}, {"node": "node-2", "index": 1}]
-        write_durably(
-            node.directory(uid) / "peers.json",
-            json.dumps({"generation": 1, "ownIndex": 0, "peers": peers}).encode(),
-        )
+        await until(lambda: node.peers(uid).get("ownIndex") == 0)
+        await node.it.join("node-2", uid, clique=GB200_CLIQUE)
+        await node.it.daemon("node-2", uid, ip="10.0.0.2")
+        await until(lambda: len(node.peers(uid)["peers"]) == 2)
         node.say(uid, ready=False, reason="ImexNotReady", detail="nvidia-imex is INITIALIZING")
         lost = {"index": 1, "host": "", "state": "UNAVAILABLE", "connection": "DISCONNECTED"}
         say_of_domain(node, uid, "DEGRADED", lost)

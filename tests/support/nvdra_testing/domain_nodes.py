@@ -20,7 +20,7 @@ from nvdra_api.names import (
 from nvdra_kube.resources import NODES, RESOURCE_CLAIMS
 from nvdra_nodeagent.cdi.document import CdiSpec, decode_spec
 from nvdra_nodeagent.claims.model import ClaimRef
-from nvdra_nodeagent.computedomain.agent import DomainAgent
+from nvdra_nodeagent.computedomain.agent import PREPARE_BUDGET_S, DomainAgent
 from nvdra_nodeagent.computedomain.devices import DEVICE_TYPES
 from nvdra_nodeagent.computedomain.options import parse_domain_options
 from nvdra_nodeagent.durable import write_durably
@@ -174,11 +174,15 @@ class DomainNode:
     async def running(
         self,
         *flags: str,
-        retry_budget_s: float = 20.0,
+        retry_budget_s: float = PREPARE_BUDGET_S,
         gates: str = "",
         boot_id: str = BOOT,
+        is_registering: bool = False,
     ) -> AsyncIterator[DomainAgent]:
-        """An agent that has been started and knows its clique; stopped in order at the end."""
+        """An agent that has been started and knows its hardware; stopped in order at the end.
+
+        Where the fabric `is_registering`, the clique is not waited for.
+        """
         await self.it.node(self.name)
         agent = DomainAgent(
             parse_domain_options([*self._arguments(), *flags], environ={}, version="test"),
@@ -195,6 +199,9 @@ class DomainNode:
         task = asyncio.create_task(agent.run(stop), name=f"agent of {self.name}")
         try:
             await until(agent.kubelet.endpoint.exists, or_done=task)
+            # Claims that are tried for a moment only are not to be refused for want of this.
+            await until(lambda: agent.keeper.is_known, or_done=task)
+            await until(lambda: is_registering or agent.fabric.known is not None, or_done=task)
             yield agent
         finally:
             stop.set()

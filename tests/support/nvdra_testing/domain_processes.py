@@ -20,7 +20,7 @@ from nvdra_sim.cluster.kubelet import ImageStore
 from nvdra_sim.cluster.node import AgentSetup, MachineChoice, SimulatedNode
 from nvdra_testing.domain_nodes import DomainNode
 from nvdra_testing.kubelet import dial
-from nvdra_testing.rolling import RollingAgent, until
+from nvdra_testing.rolling import PATIENCE_S, RollingAgent, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from nvdra_testing.compute_domains import DomainCluster
 
 _CALL_LIMIT_S = 45.0
+_PUT_OFF = "[DomainNotReady]", "[ClaimBusy]"
 
 
 @dataclass
@@ -74,6 +75,13 @@ class DomainProcesses:
     async def prepare(self, ref: ClaimRef, *, by: str = "") -> str:
         """Have the agent of that pod do it; its error, "" for none."""
         return await self._call("NodePrepareResources", ref, by)
+
+    async def prepared_at_last(self, ref: ClaimRef, *, by: str = "") -> None:
+        """Ask as often as the kubelet would: others may take longer than one call can wait."""
+        async with asyncio.timeout(PATIENCE_S):
+            while (error := await self.prepare(ref, by=by)).endswith(_PUT_OFF):
+                pass
+        assert error == ""
 
     async def unprepare(self, ref: ClaimRef, *, by: str = "") -> str:
         return await self._call("NodeUnprepareResources", ref, by)
