@@ -92,7 +92,7 @@ async def _cancelled(
     suspensions: Suspensions,
     trouble: Callable[[Scene, NodeClaims], Awaitable[None]],
 ) -> None:
-    agent = scene.node.agent(retry_budget_s=5.0)
+    agent = scene.node.agent(retry_budget_s=30.0)
     if operation == "unprepare":
         await agent.prepare([REF])
     await trouble(scene, agent)
@@ -109,7 +109,7 @@ async def _cancelled(
 
 async def _tree_of(scene: Scene) -> dict[str, str]:
     """After a prepare; and nothing is left by the unprepare that follows."""
-    agent = scene.node.agent(retry_budget_s=5.0)
+    agent = scene.node.agent(retry_budget_s=30.0)
     assert isinstance((await agent.prepare([REF]))[REF.uid], tuple)
     found = tree(scene.node.root, temporaries=True)
     assert await agent.unprepare([REF]) == {REF.uid: None}

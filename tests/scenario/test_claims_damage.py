@@ -160,6 +160,7 @@ async def test_the_claim_is_prepared_again_under_the_same_ids(
 async def test_damage_under_a_running_agent_is_noticed_with_the_next_call(
     damage: Callable[[Path], None], node: ClaimNode
 ) -> None:
+    os.utime(node.record_path(HURT), (1, 1))  # or both are of one tick of the file system's clock
     agent = node.agent()
     await agent.start()
     damage(node.record_path(HURT))

@@ -75,7 +75,7 @@ async def test_a_failed_prepare_names_the_claim(node: ClaimNode, log: Log) -> No
 async def test_a_retry_names_the_claim(node: ClaimNode, log: Log) -> None:
     ref = node.api.add(a_ref())
     node.api.errors.append(ServerError("down"))
-    await node.agent(retry_budget_s=5.0).prepare([ref])
+    await node.agent(retry_budget_s=30.0).prepare([ref])
     assert log.events() == ["attempt failed, will retry", "claim done"]
     assert log.claims() == {ref.uid}
 

@@ -235,7 +235,7 @@ async def test_claims_on_different_gpus_are_worked_on_at_once(node: ClaimNode) -
     node.inventory = a_node_of(8)
     refs = [node.api.add(a_ref(f"c{n}"), f"gpu-{n}") for n in range(8)]
     together = threading.Barrier(8)  # breaks if they do not all write at the same time
-    node.cdi.on_write = lambda uid: _ignore(together.wait(timeout=20))
+    node.cdi.on_write = lambda uid: _ignore(together.wait(timeout=35))
     outcomes = await node.agent().prepare(refs)
     assert all(isinstance(outcome, tuple) for outcome in outcomes.values()), outcomes
 

@@ -398,7 +398,7 @@ async def test_claims_on_different_gpus_do_not_wait_for_each_others_program(
     node.inventory = a_node_of(8)
     refs = [sliced(node, f"c{number}", f"gpu-{number}") for number in range(8)]
     together = threading.Barrier(8)  # breaks if one of them has to wait for another one
-    node.gpus.on_call = lambda verb, gpu: _ignore(together.wait(timeout=20))
+    node.gpus.on_call = lambda verb, gpu: _ignore(together.wait(timeout=35))
     agent = node.agent()
     outcomes = await agent.prepare(refs)
     assert all(isinstance(outcome, tuple) for outcome in outcomes.values()), outcomes
@@ -406,17 +406,20 @@ async def test_claims_on_different_gpus_do_not_wait_for_each_others_program(
     assert node.files() == []
 
 
+@pytest.mark.timeout(300)
 async def test_a_gpu_whose_program_hangs_holds_up_no_other_claim(node: ClaimNode) -> None:
     release = threading.Event()
-    slow, agent = sliced(node), node.agent()
-    node.gpus.on_call = lambda verb, gpu: _ignore(gpu == gpu_uuid(0) and release.wait(timeout=30))
-    hanging = asyncio.create_task(agent.prepare([slow]))
-    for number in range(40):
-        ref = sliced(node, f"c{number}", "gpu-1")
-        assert await prepare(agent, ref) is None
-        await unprepare(agent, ref)
-    assert not hanging.done()
-    release.set()
+    slow, agent = sliced(node), node.agent(answer_within_s=600.0)
+    node.gpus.on_call = lambda verb, gpu: _ignore(gpu == gpu_uuid(0) and release.wait())
+    try:
+        hanging = asyncio.create_task(agent.prepare([slow]))
+        for number in range(40):
+            ref = sliced(node, f"c{number}", "gpu-1")
+            assert await prepare(agent, ref) is None
+            await unprepare(agent, ref)
+        assert not hanging.done()
+    finally:
+        release.set()
     assert isinstance((await hanging)[slow.uid], tuple)
 
 
