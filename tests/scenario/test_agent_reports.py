@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING
 
 from nvdra_kube.resources import EVENTS, RESOURCE_CLAIMS
 from nvdra_sim.cluster.apiserver.faults import Fault
-from nvdra_testing.agent import a_node, until
+from nvdra_testing.agent import SETTLE_S, a_node, until
 from nvdra_testing.claims import NODE
 
 if TYPE_CHECKING:
@@ -32,6 +33,14 @@ async def events(node: NodeUnderTest) -> list[Body]:
     return items
 
 
+async def told(node: NodeUnderTest, count: int) -> list[Body]:
+    """All Events, from when there are so many."""
+    async with asyncio.timeout(SETTLE_S):
+        while len(found := await events(node)) < count:
+            await asyncio.sleep(0.01)
+    return found
+
+
 async def ready(node: NodeUnderTest, ref: ClaimRef) -> list[tuple[str, str]]:
     body = await node.api.get(RESOURCE_CLAIMS, ref.name, namespace=ref.namespace)
     return [
@@ -43,29 +52,34 @@ async def ready(node: NodeUnderTest, ref: ClaimRef) -> list[tuple[str, str]]:
 
 async def test_a_failed_prepare_is_told_to_claim_and_pod(tmp_path: Path) -> None:
     node = await a_node(tmp_path)
-    async with node.running():
+    async with node.running() as agent:
         ref = await a_claim_of_a_pod(node, "gpu-77")
         answer = (await node.prepare(ref))[ref.name]
         assert "[DeviceNotFound]" in answer.error
-    told = {event["involvedObject"]["kind"]: event for event in await events(node)}
-    assert set(told) == {"ResourceClaim", "Pod"}
-    assert told["Pod"]["involvedObject"]["name"] == "train"
-    assert told["Pod"]["reason"] == "DeviceNotFound"
-    assert "gpu-77 of request gpu is not on this node" in told["Pod"]["message"]
-    assert told["Pod"]["message"].endswith("delete the pod to have it scheduled anew")
-    assert told["Pod"]["source"] == {"component": "gpu.nvidia.com", "host": NODE}
+        of = {event["involvedObject"]["kind"]: event for event in await told(node, 2)}
+        await until(lambda: not agent.reports.reporter.waiting)
+    assert set(of) == {"ResourceClaim", "Pod"}
+    assert of["Pod"]["involvedObject"]["name"] == "train"
+    assert of["Pod"]["reason"] == "DeviceNotFound"
+    assert "gpu-77 of request gpu is not on this node" in of["Pod"]["message"]
+    assert of["Pod"]["message"].endswith("delete the pod to have it scheduled anew")
+    assert of["Pod"]["source"] == {"component": "gpu.nvidia.com", "host": NODE}
     assert await ready(node, ref) == [("False", "DeviceNotFound")]
 
 
 async def test_a_claim_that_failed_before_a_restart_says_that_it_recovered(tmp_path: Path) -> None:
     node = await a_node(tmp_path)
     node.hardware.inject(call="uuid", code=999, gpu=2)
-    async with node.running():
+    async with node.publishing() as agent:
         ref = await a_claim_of_a_pod(node, "gpu-2")
         await node.prepare(ref)
+        await told(node, 2)
+        await until(lambda: not agent.reports.reporter.waiting)
     node.hardware.heal()
-    async with node.running():
+    async with node.publishing() as agent:
         assert (await node.prepare(ref))[ref.name].error == ""
+        await told(node, 4)
+        await until(lambda: not agent.reports.reporter.waiting)
     assert await ready(node, ref) == [("True", "Prepared")]
     reasons = {event["reason"] for event in await events(node)}
     assert reasons == {"DeviceNotFound", "ClaimRecovered"}
@@ -128,11 +142,11 @@ async def test_what_the_agent_is_at_can_be_read(tmp_path: Path) -> None:
         ref = await node.claim("gpu-0")
         hanging = node.store.faults.add(Fault(verb="get", resource="resourceclaims", hang=True))
         call = asyncio.create_task(agent.claims.prepare([ref]), name="call")
-        await until(lambda: hanging.struck)
+        await until(lambda: hanging.struck and agent.claims.oldest_work(now_s=0.0)[0])
         text = agent.describe()
         node.store.faults.clear()
         call.cancel()
-    assert f"work: prepare {ref}, for 0." in text
+    assert re.search(rf"^work: prepare {ref}, for \d+\.\d s$", text, re.MULTILINE)
     assert f"fence: claim {damaged}, " in text
     assert "duty: publisher, last came round " in text
     assert "reports: " in text
@@ -144,7 +158,6 @@ async def test_a_damaged_record_is_told_to_the_node(tmp_path: Path) -> None:
     damaged = "6f0a1f9e-4a35-4a3c-9a55-2f1c1d5b8c00"
     (node.plugin_dir / "claims" / f"{damaged}.json").write_text("{")
     async with node.running():
-        pass
-    [event] = await events(node)
+        [event] = await told(node, 1)
     assert (event["reason"], event["involvedObject"]["kind"]) == ("StateQuarantined", "Node")
     assert damaged in event["message"]

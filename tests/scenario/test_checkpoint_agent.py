@@ -53,7 +53,7 @@ def cdi_file(node: NodeUnderTest, ref: ClaimRef) -> Path:
 async def test_a_running_pod_keeps_its_gpu(tmp_path: Path) -> None:
     node, _ = await a_node_in_use(tmp_path)
     rival = await node.claim("gpu-0", name="rival")
-    async with node.running():
+    async with node.publishing():
         assert "DeviceInUse" in (await node.prepare(rival))["rival"].error
 
 
@@ -70,8 +70,7 @@ async def test_a_container_that_restarts_finds_its_device_at_any_time(tmp_path: 
 
 async def test_a_prepare_repeated_answers_ids_that_a_runtime_resolves(tmp_path: Path) -> None:
     node, ref = await a_node_in_use(tmp_path)
-    async with node.running() as agent:
-        await until(lambda: agent.keeper.is_known)
+    async with node.publishing():
         answer = (await node.prepare(ref))["claim"]
         assert not answer.error
         (device,) = answer.devices
@@ -91,7 +90,7 @@ async def test_a_lost_checkpoint_leaves_fences_that_the_api_settles(tmp_path: Pa
     node, ref = await a_node_in_use(tmp_path)
     (node.plugin_dir / "checkpoint.json").write_bytes(b"{")
     rival = await node.claim("gpu-0", name="rival")
-    async with node.running():
+    async with node.publishing():
         assert "DeviceFenced" in (await node.prepare(rival))["rival"].error
         assert not (await node.unprepare(ref))["claim"].error
         assert not (await node.prepare(rival))["rival"].error

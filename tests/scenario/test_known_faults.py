@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from nvdra_nodeagent.claims.model import ClaimRef
     from nvdra_testing.process_node import ProcessNode
 
+# Up to a dozen starts of a process each: slow on a busy machine, and no sign of anything wrong.
+pytestmark = pytest.mark.timeout(400)
+
 GPUS = 8
 KILLS = 6
 SLICING = ("--feature-gates", "TimeSlicingSettings=true")

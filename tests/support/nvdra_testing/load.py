@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import re
 import time
@@ -153,13 +154,17 @@ class Load:
         return answer[claim.name]
 
     async def _make_trouble(self) -> None:
-        """One more after every few calls; each ends by itself after a few hits."""
-        made = 0
-        while True:
+        """One more after every few calls; each ends by itself after a few hits.
+
+        All kinds in ever new orders: none is left out by chance.
+        """
+        kinds = [self._api_fails, self._api_is_slow, self._smi, self._nvml]
+        for made in itertools.count():
             while made * _TROUBLE_EVERY >= self._operations:
                 await asyncio.sleep(_PAUSE_S)
-            made += 1
-            kind = self._random.choice((self._api_fails, self._api_is_slow, self._smi, self._nvml))
+            if made % len(kinds) == 0:
+                self._random.shuffle(kinds)
+            kind = kinds[made % len(kinds)]
             self.tally.troubles[kind.__name__.strip("_")] += 1
             await kind()
 
