@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from .agent import running_agent
@@ -41,8 +42,11 @@ async def _measure(rounds: int) -> dict[str, Any]:
 async def _costs(
     setting: Setting, driver: Driver, log: Path, *, lane: int, rounds: int
 ) -> dict[str, Any]:
-    """The mean of each, by call; a second prepare of the same claim is `prepare_again`."""
-    sums: dict[str, Counter[str]] = {}
+    """The median of each, by call; a second prepare of the same claim is `prepare_again`.
+
+    Now and then something falls into a round that is no claim's: a watch opened anew, a sweep.
+    """
+    found: dict[str, list[Counter[str]]] = {}
     timings = Timings()
     for _ in range(rounds):
         claim = driver.take(lane)
@@ -55,8 +59,8 @@ async def _costs(
             await call(claim, timings)
             after = await _counts(setting, log)
             after.subtract(before)
-            sums.setdefault(name, Counter()).update(after)
-    return {name: _means(counts, rounds) for name, counts in sums.items()}
+            found.setdefault(name, []).append(after)
+    return {name: _medians(counts) for name, counts in found.items()}
 
 
 async def _counts(setting: Setting, log: Path) -> Counter[str]:
@@ -65,5 +69,7 @@ async def _counts(setting: Setting, log: Path) -> Counter[str]:
     return Counter({**Counter(log.read_text().split()), **api})
 
 
-def _means(counts: Counter[str], rounds: int) -> dict[str, float]:
-    return {name: rounded(count / rounds) for name, count in sorted(counts.items()) if count}
+def _medians(rounds: Sequence[Counter[str]]) -> dict[str, float]:
+    names = sorted({name for counts in rounds for name in counts})
+    medians = {name: rounded(median(counts[name] for counts in rounds)) for name in names}
+    return {name: count for name, count in medians.items() if count}
