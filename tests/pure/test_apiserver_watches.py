@@ -160,6 +160,16 @@ async def test_long_watches_get_bookmarks_in_between(api: LocalApi, store: Clust
     assert [event.type async for event in events] == ["BOOKMARK"] * 3
 
 
+async def test_a_watch_whose_timer_rings_a_trace_early_ends(
+    api: LocalApi, store: ClusterStore
+) -> None:
+    # The loop wakes what is due within a nanosecond, and no time passes in between.
+    version, limit_s = str(store.revision), 10 + 5e-10
+    events = api.watch(CONFIG_MAPS, resource_version=version, timeout_s=limit_s)
+    assert [(await anext(events)).type] == ["BOOKMARK"]
+    assert await anext(events, None) is None
+
+
 @st.composite
 def histories(draw: st.DrawFn) -> list[tuple[str, str]]:
     """What happens to three objects: made, changed, given or robbed of a label, deleted."""

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from nvdra_kube.errors import NotFound, Unreachable
 from nvdra_kube.lease import Elector, LeadershipLost
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from nvdra_kube.api import Body, Resource
+
+_TOO_MANY: Final = 10_000
 
 Line: TypeAlias = Literal["good", "hangs", "refuses", "loses answers", "hangs after writes"]
 
@@ -42,6 +44,8 @@ class Wire(KubeStub):
 
     async def _send(self, verb: str, call: Awaitable[Body]) -> Body:
         self.asked.append((verb, now_s()))
+        if len(self.asked) > _TOO_MANY:  # in fake time nothing else would end it
+            raise RuntimeError("the elector asks without a pause")
         line = self.line
         try:
             if line == "refuses":
