@@ -98,15 +98,14 @@ class Role:
         return self._registered.is_set() and not self._has_asked
 
     async def _ask(self) -> bool:
-        if not self._try(_HEIR):
+        if self._is_asked():
             return False  # one that is newer still is waiting
+        # Before the lock: the holder reads the name as soon as it sees that somebody asks.
+        await self._exchange_name(_HEIR)
+        if not self._try(_HEIR):
+            return False
         self._has_asked = True
         log.info("asking for charge of slices and sweeps", agent=self._identity)
-        try:
-            await self._exchange_name(_HEIR)
-        except BaseException:
-            self._unlock(_HEIR)
-            raise
         return True
 
     async def _work_until_asked(self, work: Callable[[], Coroutine[object, object, None]]) -> None:
