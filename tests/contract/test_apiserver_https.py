@@ -238,7 +238,7 @@ async def test_lists_come_in_pages(http: aiohttp.ClientSession) -> None:
 async def test_a_watch_is_a_stream_of_lines(
     http: aiohttp.ClientSession, store: ClusterStore
 ) -> None:
-    params = {"watch": "1", "resourceVersion": str(store.revision), "timeoutSeconds": "5"}
+    params = {"watch": "1", "resourceVersion": str(store.revision), "timeoutSeconds": "300"}
     async with http.get(MAPS, params=params) as answer:
         await created(http, MAPS, a_config_map("a"))
         first = json.loads(await answer.content.readline())

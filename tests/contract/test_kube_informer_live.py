@@ -152,6 +152,7 @@ async def test_recorded_events_are_kept_by_the_server(store: ClusterStore) -> No
             for _ in range(2):
                 await recorder.event(node, type="Warning", reason="Broken", note="it is")
                 await asyncio.sleep(0)
+            await recorder.aclose(timeout_s=30)
         [event] = (await api.list(EVENTS, namespace="default"))["items"]
     assert event["involvedObject"]["uid"] == node["metadata"]["uid"]
     assert (event["reason"], event["count"]) == ("Broken", 2)

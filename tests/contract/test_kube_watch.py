@@ -123,8 +123,9 @@ async def test_a_deaf_stream_is_noticed(server: HttpKube) -> None:
         return response
 
     server.on(ALL_PODS, deaf)
-    async with KubeSession.connect(server.url, idle_timeout_s=0.1) as api:
-        with pytest.raises(errors.Unreachable, match=r"nothing heard for 0.1 s"):
+    # Long enough for the answer's head to come first.
+    async with KubeSession.connect(server.url, idle_timeout_s=2) as api:
+        with pytest.raises(errors.Unreachable, match=r"nothing heard for 2 s"):
             await watched(api)
     silence.set()
 
@@ -135,13 +136,14 @@ async def test_a_watch_outlives_the_time_limit_of_calls(server: HttpKube) -> Non
     async def slow(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
+        asyncio.get_running_loop().call_later(2.5, release.set)
         await release.wait()
         await response.write(a_line("ADDED"))
         return response
 
     server.on(ALL_PODS, slow)
-    async with KubeSession.connect(server.url, timeout_s=0.05) as api:
-        asyncio.get_running_loop().call_later(0.2, release.set)
+    # Long enough for the answer's head to come, which it does limit.
+    async with KubeSession.connect(server.url, timeout_s=2) as api:
         assert len(await watched(api)) == 1
 
 
@@ -162,5 +164,5 @@ async def test_leaving_a_watch_closes_its_connection(server: HttpKube, api: Kube
     server.on(ALL_PODS, endless)
     async with aclosing(api.watch(PODS, resource_version="5")) as events:
         await anext(events)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(50):
         await left.wait()

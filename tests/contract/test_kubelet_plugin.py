@@ -16,7 +16,6 @@ from grpclib.health.v1.health_grpc import HealthStub
 from nvdra_nodeagent.claims.model import PreparedDevice
 from nvdra_nodeagent.errors import Permanent, Retryable
 from nvdra_nodeagent.kubelet.liveness import Liveness
-from nvdra_nodeagent.kubelet.plugin import DEREGISTRATION_S
 from nvdra_nodeagent.kubelet.proto import dra_v1_pb2, dra_v1beta1_pb2, registration_pb2
 from nvdra_nodeagent.kubelet.proto.dra_v1_grpc import DRAPluginStub
 from nvdra_nodeagent.kubelet.proto.dra_v1beta1_grpc import DRAPluginStub as DRAPluginBetaStub
@@ -148,7 +147,7 @@ async def test_a_stop_lets_running_calls_finish_before_the_registration_goes(
 async def test_calls_are_served_until_the_kubelet_has_noticed_the_deregistration(
     tmp_path: Path,
 ) -> None:
-    plugin = a_plugin(tmp_path, ScriptedClaims({"late": (DEVICE,)}))
+    plugin = a_plugin(tmp_path, ScriptedClaims({"late": (DEVICE,)}), deregistration_s=3600.0)
     await plugin.__aenter__()
     plugin.registration.registered.set()
     async with dial(plugin.endpoint) as channel:
@@ -158,8 +157,7 @@ async def test_calls_are_served_until_the_kubelet_has_noticed_the_deregistration
             await asyncio.sleep(0.001)
         answer = await DRAPluginStub(channel).NodePrepareResources(ask("late"))
         assert not stop.done()
-    async with asyncio.timeout(DEREGISTRATION_S / 2):
-        await stop
+    await stop
     assert len(answer.claims["u1"].devices) == 1
 
 

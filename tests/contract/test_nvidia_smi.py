@@ -126,8 +126,8 @@ def test_endless_output_is_cut(program: SmiProgram) -> None:
 
 def test_a_program_that_hangs_is_stopped_with_its_children(program: SmiProgram) -> None:
     program.hang()
-    with pytest.raises(ProgramTimedOut, match=r"did not end within 0.5 s.*working on it"):
-        driver_smi(program, timeout_s=0.5).set_time_slice(GPUS[0], 1)
+    with pytest.raises(ProgramTimedOut, match=r"did not end within 3 s.*working on it"):
+        driver_smi(program, timeout_s=3).set_time_slice(GPUS[0], 1)
 
 
 def test_programs_that_do_not_even_die_do_not_pile_up(program: SmiProgram) -> None:

@@ -98,7 +98,7 @@ async def test_at_boot_the_fabric_is_waited_for(tmp_path: Path) -> None:
         _ = keeper.clique
     running = asyncio.create_task(keeper.run())
     hardware.set_fabric(clique=3, cluster=CLUSTER)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(50):
         await keeper.wait_settled()
     running.cancel()
     assert (keeper.clique, told) == (f"{CLUSTER}.3", [f"{CLUSTER}.3"])
@@ -186,7 +186,7 @@ async def test_a_changed_driver_is_looked_at_without_waiting(tmp_path: Path) -> 
     hardware = simulated(tmp_path, "gb200")
     keeper, told = a_keeper(hardware)
     running = asyncio.create_task(keeper.run())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(50):
         await keeper.wait_settled()
         hardware.set_fabric(clique=5, cluster=CLUSTER)
         keeper.look_again()
@@ -221,7 +221,7 @@ async def test_a_gpu_that_was_passed_over_is_looked_at_again_soon(tmp_path: Path
         hardware.machine.nvml, Rules(strict=False), on_change=told.append, unsettled_s=0.05
     )
     running = asyncio.create_task(keeper.run())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(50):
         await keeper.wait_settled()
         assert keeper.clique == ""
         hardware.set_fabric(clique=3, cluster=CLUSTER)

@@ -46,7 +46,7 @@ async def test_readiness_follows_the_answers() -> None:
     told: asyncio.Queue[bool] = asyncio.Queue()
     container = a_container(port, failureThreshold=1)
     probing = asyncio.create_task(keep_probed(container, address=it.address, report=told.put))
-    async with server, asyncio.timeout(20):
+    async with server, asyncio.timeout(50):
         assert await told.get() is True
         it.status = 503
         assert await told.get() is False

@@ -53,13 +53,17 @@ class KubeletPlugin:
         claims: ClaimService,
         sockets: SocketNames,
         drain_s: float = DRAIN_S,
+        deregistration_s: float = DEREGISTRATION_S,
     ) -> None:
+        """On exit calls in flight have `drain_s` to finish, and then the kubelet `deregistration_s`
+        to hang up."""
         self.endpoint = sockets.service
         self.registration_socket = sockets.registration
         self.registration = Registration(driver=driver, endpoint=self.endpoint)
         self._driver = driver
         self._claims = claims
         self._drain_s = drain_s
+        self._deregistration_s = deregistration_s
         self._gate = DrainGate()
         self._stack = AsyncExitStack()
 
@@ -92,7 +96,7 @@ class KubeletPlugin:
         if not self.registration.registered.is_set():
             return
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(DEREGISTRATION_S):
+            async with asyncio.timeout(self._deregistration_s):
                 # Connections end without an event that could be awaited, and grpclib shows them
                 # nowhere else.
                 while any(not each.closing for each in server._handlers):  # noqa: ASYNC110

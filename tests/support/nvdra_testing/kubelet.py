@@ -46,7 +46,8 @@ class ScriptedClaims:
         }
 
 
-def a_plugin(root: Path, claims: ScriptedClaims, *, drain_s: float = 5.0) -> KubeletPlugin:
+def a_plugin(root: Path, claims: ScriptedClaims, **options: float) -> KubeletPlugin:
+    """It gives calls 5 s to finish unless `options` say another `drain_s`."""
     for name in ("p", "r"):
         (root / name).mkdir(exist_ok=True)
     return KubeletPlugin(
@@ -55,7 +56,7 @@ def a_plugin(root: Path, claims: ScriptedClaims, *, drain_s: float = 5.0) -> Kub
         sockets=SocketNames.fixed(
             "gpu.nvidia.com", plugin_dir=root / "p", registrar_dir=root / "r"
         ),
-        drain_s=drain_s,
+        **{"drain_s": 5.0, **options},
     )
 
 
