@@ -44,10 +44,10 @@ class Wire(KubeStub):
 
     async def _send(self, verb: str, call: Awaitable[Body]) -> Body:
         self.asked.append((verb, now_s()))
-        if len(self.asked) > _TOO_MANY:  # in fake time nothing else would end it
-            raise RuntimeError("the elector asks without a pause")
         line = self.line
         try:
+            if len(self.asked) > _TOO_MANY:  # in fake time nothing else would end it
+                raise RuntimeError("the elector asks without a pause")
             if line == "refuses":
                 raise Unreachable("connection refused")
             if line == "hangs":
