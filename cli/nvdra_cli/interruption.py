@@ -53,6 +53,7 @@ class Interruption:
         self._interrupt()
 
     def _interrupt(self) -> None:
-        # Not from within the signal handler: it may run between any two steps of the loop.
-        if self._task is not None:
+        # Not from within the signal handler: it may run between any two steps of the loop. Once
+        # the task has ended, its loop may be closed, and nothing is left but to clean up.
+        if self._task is not None and not self._task.done():
             self._task.get_loop().call_soon_threadsafe(self._task.cancel)

@@ -52,7 +52,8 @@ if TYPE_CHECKING:
 OK, NOT_RUNNING, REFUSED = 0, 1, 2
 
 _START_S = 60.0
-_LOG_GRACE_S = 1.0
+_LOG_GRACE_S = 5.0
+_LOG_STEADY_S = 0.3
 _LOG_POLL_S = 0.05
 _LONGEST_TMPDIR = 36
 _SHORT_TMPDIR = "/tmp"
@@ -198,15 +199,20 @@ class _Simulation:
         return _refuse(str(exc))
 
     async def _wait_for_logs(self, pods: Sequence[PodView]) -> None:
-        """A container counts as running before it has printed anything, or all of it."""
-        deadline = time.monotonic() + _LOG_GRACE_S
+        """A container counts as running before it has printed anything, or all of it.
+
+        On a busy machine even a short program takes its time, also from one line to the next.
+        """
+        since = time.monotonic()
+        deadline = since + _LOG_GRACE_S
         expected = [pod for pod in pods if pod.runs and pod.claims]
         before: list[int] = []
-        while time.monotonic() < deadline:
+        while (now := time.monotonic()) < deadline:
             sizes = [len(log) for pod in expected for log in self._logs(pod).values()]
-            if all(sizes) and sizes == before:
+            if sizes != before:
+                before, since = sizes, now
+            elif all(sizes) and now - since >= _LOG_STEADY_S:
                 return
-            before = sizes
             await asyncio.sleep(_LOG_POLL_S)
 
     def _logs(self, pod: PodView) -> dict[str, str]:
