@@ -12,8 +12,8 @@ from typing import Final
 _FIRST: Final = 1 << 8
 _HOSTS: Final = 1 << 16
 
-_numbers = itertools.count(os.getpid() * 251)
-"""Of all kubelets in this process; other processes begin elsewhere."""
+_numbers = itertools.count(os.getpid() * 2_551_723)
+"""Of all kubelets in this process; other processes begin far away, also those with the next ids."""
 
 
 def next_address() -> str:
