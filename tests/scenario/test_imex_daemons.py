@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
-from nvdra_testing.imex import NAME, Domain, a_domain, is_running, until
+from nvdra_testing.imex import NAME, QUICK, Domain, a_domain, is_running, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,6 +36,12 @@ def until_read(box: DaemonBox, generation: int) -> None:
 
 def states(box: DaemonBox) -> dict[int, str]:
     return {node["index"]: node["state"] for node in box.read("domain.json").get("nodes", ())}
+
+
+def leads_to(box: DaemonBox, index: int) -> str:
+    """The address at which the node's `nvidia-imex` looks for that one."""
+    nodes = box.read("domain.json").get("nodes", ())
+    return str(next((node["host"] for node in nodes if node["index"] == index), ""))
 
 
 def restarted(box: DaemonBox, before: int) -> int:
@@ -76,18 +83,17 @@ def test_late_peers_are_connected_without_a_restart(domain: Domain) -> None:
 
 
 def test_a_burst_of_changes_is_told_in_few_signals_and_the_last_one_counts(domain: Domain) -> None:
-    boxes = domain.formed(2)
-    first = boxes[0]
-    first.faults(signal_window_s=0.3)
-    addresses = {0: first.address, 1: boxes[1].address}
+    first, second = domain.formed(2)
+    first.faults(signal_window_s=0.05)
+    since = time.monotonic()
     for generation in range(2, 12):
-        changed = addresses | ({2: domain.address()} if generation % 2 else {})
+        last = domain.address()
+        changed = {0: first.address, 1: second.address, 2 + generation % 2: last}
         first.peers(changed, own=0, generation=generation)
         until_read(first, generation)
-    until(lambda: first.is_ready(generation=11))
-    renewed, ignored = first.lines("connections renewed"), first.lines("SIGUSR1 ignored")
-    assert 1 <= len(renewed) == len(first.lines("told of changed names"))
-    assert not ignored
+    until(lambda: leads_to(first, 3) == last and first.is_ready(generation=11))
+    told = first.lines("told of changed names")
+    assert 1 <= len(told) <= 1 + (time.monotonic() - since) / QUICK["signal_spacing_s"]
 
 
 def test_a_changed_own_index_restarts_nvidia_imex(domain: Domain) -> None:
@@ -153,8 +159,8 @@ def test_one_that_crashes_at_every_start_is_started_ever_more_rarely(domain: Dom
     lines = until(lambda: found if len(found := box.lines("failures=")) >= 4 else None)
     pauses = [float(line.partition("next_try_s=")[2]) for line in lines]
     assert pauses[:4] == [0.1, 0.2, 0.4, 0.8]
-    status, text = box.probe("/ready")
-    assert (status, "ended with status 9" in text) == (503, True)
+    until(lambda: "ended with status 9" in box.probe("/ready")[1])
+    assert box.probe("/ready")[0] == 503
     box.faults()
     until(box.is_ready)
 
@@ -178,7 +184,7 @@ def test_one_that_hangs_is_not_ready_and_then_replaced(domain: Domain) -> None:
     box = domain.pod()
     box.settings()
     domain.tell([box])
-    box.start(query_timeout_s=0.5, hang_s=3.0, stop_s=0.3)
+    box.start(query_timeout_s=1.0, hang_s=8.0, stop_s=0.3)
     until(box.is_ready)
     before = box.imex_pid()
     os.kill(before, signal.SIGSTOP)
