@@ -6,6 +6,7 @@ The test plays its daemons, which write their entries into the API themselves.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import sys
 from contextlib import asynccontextmanager
@@ -21,7 +22,7 @@ from nvdra_api.names import (
     LABEL_COMPUTE_DOMAIN,
     NAMESPACE,
 )
-from nvdra_kube.errors import NotFound
+from nvdra_kube.errors import Conflict, NotFound
 from nvdra_kube.resources import NODES, PODS, RESOURCE_CLAIM_TEMPLATES
 from nvdra_operator.domains.objects import daemon_set, daemon_template, workload_template
 from nvdra_operator.resources import CLIQUES, DAEMON_SETS
@@ -169,12 +170,21 @@ async def enter(ring: DomainRing, uid: str, daemon: Body, *, index: int) -> None
         "index": index,
         "status": "Ready",
     }
-    try:
-        clique = await api.get(CLIQUES, name, namespace=NAMESPACE)
-    except NotFound:
-        marks = {LABEL_COMPUTE_DOMAIN: uid, LABEL_CLIQUE_ID: FABRIC_CLIQUE}
-        made = {"metadata": {"name": name, "labels": marks}, "daemons": [entry]}
-        await api.create(CLIQUES, made, namespace=NAMESPACE)
-        return
-    clique["daemons"] = [*clique["daemons"], entry]
-    await api.update(CLIQUES, clique)
+
+    marks = {LABEL_COMPUTE_DOMAIN: uid, LABEL_CLIQUE_ID: FABRIC_CLIQUE}
+    made = {"metadata": {"name": name, "labels": marks}, "daemons": [entry]}
+
+    async def written() -> bool:
+        """Daemons try again, too, when somebody else was faster."""
+        with contextlib.suppress(Conflict):
+            try:
+                clique = await api.get(CLIQUES, name, namespace=NAMESPACE)
+            except NotFound:
+                await api.create(CLIQUES, made, namespace=NAMESPACE)
+            else:
+                clique["daemons"] = [*(clique.get("daemons") or ()), entry]
+                await api.update(CLIQUES, clique)
+            return True
+        return False
+
+    await ring.until(written, f"the entry of {entry['nodeName']} is written")
