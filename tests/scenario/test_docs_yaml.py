@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nvdra_testing.documents import ROOT, Block, blocks, text_after
-from nvdra_testing.simulation import simulate
+from nvdra_testing.simulation import ENDLESS, simulate
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+pytestmark = pytest.mark.timeout(240)
 
 
 def by_place(block: Block) -> str:
@@ -75,11 +77,13 @@ def test_the_layout_and_the_profile_of_ones_own_are_taken(tmp_path: Path) -> Non
 def test_an_interrupted_simulation_ends_with_its_signal_and_leaves_no_file(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    # A pod that never runs keeps the command waiting.
+    manifest, temporary = tmp_path / "endless.yaml", tmp_path / "t"
+    manifest.write_text(ENDLESS)
+    temporary.mkdir()
     command = [sys.executable, "-m", "nvdra_cli.main", "simulate", "--nodes", "0"]
     process = subprocess.Popen(
-        [*command, str(ROOT / "manifests" / "demo" / "own-gpus.yaml")],
-        env={**os.environ, "TMPDIR": str(tmp_path)},
+        [*command, "--timeout", "600", str(manifest)],
+        env={**os.environ, "TMPDIR": str(temporary)},
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
@@ -91,4 +95,4 @@ def test_an_interrupted_simulation_ends_with_its_signal_and_leaves_no_file(
         rest = said.read()
     assert process.wait() == 128 + number, rest
     assert "Traceback" not in rest
-    assert list(tmp_path.iterdir()) == []
+    assert list(temporary.iterdir()) == []

@@ -7,18 +7,23 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from nvdra_testing.simulation import DEMOS
+from nvdra_testing.imex import until
+from nvdra_testing.simulation import DEMOS, ENDLESS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-COMMAND = [sys.executable, "-m", "nvdra_cli.main", "simulate"]
+pytestmark = pytest.mark.timeout(240)
+
+COMMAND = [sys.executable, "-m", "nvdra_cli.main", "simulate", "--timeout", "600"]
 DEMO = str(DEMOS / "shared-gpu.yaml")
+PATIENCE_S = 120
 
 
 @pytest.fixture
@@ -28,7 +33,16 @@ def temporary(tmp_path: Path) -> Iterator[Path]:
     directory.mkdir()
     yield directory
     assert list(directory.iterdir()) == []
-    assert processes_that_name(directory) == []
+    # What the kernel kills with its parent ends when it gets its turn.
+    until(lambda: not processes_that_name(directory), "no process is left")
+
+
+@pytest.fixture
+def endless(tmp_path: Path) -> str:
+    """A manifest that keeps the command from ending before the test lets it."""
+    path = tmp_path / "endless.yaml"
+    path.write_text(ENDLESS)
+    return str(path)
 
 
 def processes_that_name(directory: Path) -> list[str]:
@@ -64,6 +78,7 @@ def wait_for(process: subprocess.Popen[str], text: str) -> None:
 def wait_for_entry(directory: Path, pattern: str, process: subprocess.Popen[str]) -> None:
     while not list(directory.glob(pattern)):
         assert process.poll() is None
+        time.sleep(0.002)
 
 
 @pytest.mark.parametrize(
@@ -76,22 +91,24 @@ def wait_for_entry(directory: Path, pattern: str, process: subprocess.Popen[str]
     ],
 )
 def test_a_signal_during_the_start_leaves_nothing_behind(
-    temporary: Path, moment: str, number: signal.Signals
+    temporary: Path, endless: str, moment: str, number: signal.Signals
 ) -> None:
-    process = start(temporary, DEMO)
+    process = start(temporary, DEMO, endless)
     wait_for_entry(temporary, moment, process)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 128 + number
     assert "Traceback" not in errors
 
 
-def test_an_impatient_second_signal_leaves_nothing_behind_either(temporary: Path) -> None:
-    process = start(temporary, DEMO)
+def test_an_impatient_second_signal_leaves_nothing_behind_either(
+    temporary: Path, endless: str
+) -> None:
+    process = start(temporary, DEMO, endless)
     wait_for(process, "created")
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode in (130, 143)
     assert "Traceback" not in errors
 
@@ -100,7 +117,7 @@ def test_the_end_of_a_kept_cluster_is_no_failure(temporary: Path) -> None:
     process = start(temporary, "--keep", "--json", DEMO)
     wait_for(process, "KUBECONFIG")
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0
     assert json.loads(output)["pods"][0]["name"] == "pair"
 
@@ -112,7 +129,7 @@ def test_a_reader_that_leaves_early_does_not_change_the_outcome(temporary: Path)
     assert process.stderr is not None
     errors = process.stderr.read()
     process.stderr.close()
-    assert process.wait(timeout=60) == 0, errors
+    assert process.wait(timeout=PATIENCE_S) == 0, errors
     assert "Traceback" not in errors
 
 

@@ -11,6 +11,8 @@ from nvdra_testing.simulation import DEMOS, simulate
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.timeout(240)
+
 POD = """
 apiVersion: v1
 kind: Pod

@@ -15,6 +15,16 @@ ROOT = Path(__file__).resolve().parents[3]
 DEMOS = ROOT / "manifests" / "demo"
 PUBLIC_SPECS = ROOT.parent / "shared" / "inputs" / "public-specs"
 
+ENDLESS = """
+apiVersion: v1
+kind: Pod
+metadata: {name: waits}
+spec:
+  schedulerName: nobody
+  containers: [{name: c, image: "ubuntu:24.04"}]
+"""
+"""A pod about which nobody says anything: with it a run lasts until its timeout."""
+
 _UUID = re.compile(r"\b(?:GPU|MIG)-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 
 
@@ -44,10 +54,14 @@ class Simulated:
 
 
 def simulate(
-    *arguments: str | Path, text: str | None = None, timeout_s: float = 120, **variables: str
+    *arguments: str | Path, text: str | None = None, timeout_s: float = 200, **variables: str
 ) -> Simulated:
-    """Run `nvdra simulate --json ARGUMENTS`; `text` is its standard input."""
-    command = [sys.executable, "-m", "nvdra_cli.main", "simulate", "--json", *map(str, arguments)]
+    """Run `nvdra simulate --json ARGUMENTS`; `text` is its standard input.
+
+    It is as patient as a busy machine needs it to be, unless the arguments say otherwise.
+    """
+    program = [sys.executable, "-m", "nvdra_cli.main", "simulate", "--json", "--timeout", "150"]
+    command = [*program, *map(str, arguments)]
     done = subprocess.run(
         command,
         input=text,
