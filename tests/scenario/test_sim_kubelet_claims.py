@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from nvdra_kube.api import Body
     from nvdra_testing.dra_plugin import Script
 
-TIMES = RegistrationTimes(scan_s=0.01, connection_check_s=0.05)
+TIMES = RegistrationTimes(
+    scan_s=0.01, info_limit_s=30.0, notify_limit_s=30.0, connection_check_s=0.05
+)
 
 
 class Bench:

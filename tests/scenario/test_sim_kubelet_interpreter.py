@@ -50,7 +50,7 @@ def bench(tmp_path: Path) -> Bench:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(45):
         while not condition():
             await asyncio.sleep(0.01)
 

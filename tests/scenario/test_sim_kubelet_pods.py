@@ -32,7 +32,13 @@ pytestmark = [
 ]
 
 TIMES = KubeletTimes(
-    registration=RegistrationTimes(scan_s=0.01, retry_first_s=0.01, connection_check_s=0.05),
+    registration=RegistrationTimes(
+        scan_s=0.01,
+        info_limit_s=30.0,
+        notify_limit_s=30.0,
+        retry_first_s=0.01,
+        connection_check_s=0.05,
+    ),
     pods=PodTimes(prepare_retry_s=0.05, unprepare_retry_s=0.05, restart_first_s=0.01),
     wipe_delay_s=0.05,
     sweep_s=0.05,
@@ -94,7 +100,7 @@ async def driver(kubelet: Kubelet, tmp_path: Path) -> AsyncIterator[FakeDriver]:
 
 
 async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(45):
         while not condition():
             await asyncio.sleep(0.01)
 
@@ -104,7 +110,7 @@ async def wait_log(kubelet: Kubelet, text: str) -> None:
 
 
 async def wait_phase(api: LocalApi, phase: str, name: str = "pod") -> Body:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(45):
         while True:
             pod = await api.get(PODS, name, namespace=NAMESPACE)
             if pod["status"].get("phase") == phase:
@@ -112,8 +118,15 @@ async def wait_phase(api: LocalApi, phase: str, name: str = "pod") -> Body:
             await asyncio.sleep(0.01)
 
 
+async def wait_ready(api: LocalApi, kubelet: Kubelet) -> None:
+    """Until its script has come so far, and the kubelet has noticed that it was started: a
+    container is not told to end before that."""
+    await wait_log(kubelet, "ready\n")
+    await wait_phase(api, "Running")
+
+
 async def wait_gone(api: LocalApi, name: str = "pod") -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(45):
         with contextlib.suppress(NotFound):
             while True:
                 await api.get(PODS, name, namespace=NAMESPACE)
@@ -121,7 +134,7 @@ async def wait_gone(api: LocalApi, name: str = "pod") -> None:
 
 
 async def wait_event(api: LocalApi, reason: str) -> Body:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(45):
         while True:
             for event in (await api.list(EVENTS))["items"]:
                 if event["reason"] == reason:
@@ -160,7 +173,7 @@ async def test_a_deleted_pod_ends_gracefully_and_disappears(
     api: LocalApi, kubelet: Kubelet
 ) -> None:
     await store_pod(api, a_container(SLEEP))
-    await wait_log(kubelet, "ready\n")
+    await wait_ready(api, kubelet)
     await api.delete(PODS, "pod", namespace=NAMESPACE)
     await wait_gone(api)
     assert kubelet.logs(NAMESPACE, "pod", "c") == "ready\nbye\n"
@@ -226,7 +239,7 @@ async def test_restart_policy_always_starts_a_successful_container_again(
     api: LocalApi, kubelet: Kubelet
 ) -> None:
     await store_pod(api, a_container("true"), restartPolicy="Always")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(45):
         while not restarts(await api.get(PODS, "pod", namespace=NAMESPACE)):
             await asyncio.sleep(0.01)
 
@@ -254,9 +267,16 @@ async def test_a_volume_that_is_not_simulated_is_said_to_be(
     container = a_container(volumeMounts=[{"name": "v", "mountPath": "/v"}])
     await store_pod(api, container, volumes=[{"name": "v", "secret": {"secretName": "s"}}])
     assert "volumes of kind secret" in (await wait_event(api, "Failed"))["message"]
+    async with asyncio.timeout(45):
+        while await waiting_reason(api) != "CreateContainerConfigError":
+            await asyncio.sleep(0.01)
+
+
+async def waiting_reason(api: LocalApi) -> str:
+    """Why the pod's container waits."""
     pod = await api.get(PODS, "pod", namespace=NAMESPACE)
-    waiting = pod["status"]["containerStatuses"][0]["state"]["waiting"]
-    assert waiting["reason"] == "CreateContainerConfigError"
+    reason: str = pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"]
+    return reason
 
 
 async def a_gpu_pod(api: LocalApi, script: str, **spec: Any) -> Body:
@@ -361,7 +381,7 @@ async def test_the_node_registers_with_its_labels(
     api: LocalApi, images: ImageStore, tmp_path: Path
 ) -> None:
     kubelet = Kubelet(api, node="n1", root=tmp_path, images=images, labels={"pool": "gpu"})
-    async with running(kubelet), asyncio.timeout(30):
+    async with running(kubelet), asyncio.timeout(45):
         while not (await api.list(NODES))["items"]:
             await asyncio.sleep(0.01)
         await until(lambda: (tmp_path / "plugins_registry").is_dir())
@@ -378,7 +398,7 @@ async def test_a_starting_kubelet_wipes_slices_and_an_absent_driver_loses_its_ow
         pool = {"name": "n1", "generation": 1, "resourceSliceCount": 1}
         spec = {"driver": DRIVER, "nodeName": "n1", "pool": pool, "devices": []}
         await api.create(RESOURCE_SLICES, {"metadata": {"name": "s"}, "spec": spec})
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(45):
         while (await api.list(RESOURCE_SLICES))["items"]:
             await asyncio.sleep(0.01)
 
@@ -426,7 +446,7 @@ async def test_the_last_words_of_a_crashing_container_stay_readable_while_it_sta
     kubelet: Kubelet, api: LocalApi
 ) -> None:
     await store_pod(api, a_container("echo boom; exit 1"), restartPolicy="Always")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(45):
         while not kubelet.logs(NAMESPACE, "pod", "c"):
             await asyncio.sleep(0.005)
         while restarts(await api.get(PODS, "pod", namespace=NAMESPACE)) < 3:
@@ -461,7 +481,7 @@ async def test_a_conflict_is_no_proof_that_another_pod_has_the_name(
     kubelet = Kubelet(Colliding(store), node="n1", root=tmp_path, images=images, times=TIMES)
     async with running(kubelet):
         await store_pod(people, a_container(SLEEP))
-        await wait_log(kubelet, "ready\n")
+        await wait_ready(people, kubelet)
         await people.delete(PODS, "pod", namespace=NAMESPACE)
         await wait_gone(people)
     assert {"Succeeded", "removed"} <= Colliding.failed

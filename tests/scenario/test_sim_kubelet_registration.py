@@ -24,7 +24,14 @@ if TYPE_CHECKING:
 
     from nvdra_kube.api import Body
 
-TIMES = RegistrationTimes(scan_s=0.01, retry_first_s=0.01, connection_check_s=0.01)
+# A driver that answers late on a busy machine is asked only once all the same.
+TIMES = RegistrationTimes(
+    scan_s=0.01,
+    info_limit_s=30.0,
+    notify_limit_s=30.0,
+    retry_first_s=0.01,
+    connection_check_s=0.01,
+)
 
 
 @asynccontextmanager
@@ -44,7 +51,7 @@ def registry(tmp_path: Path) -> PluginRegistry:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(45):
         while not condition():
             await asyncio.sleep(0.01)
 
@@ -173,8 +180,7 @@ async def test_a_newer_instance_without_a_connection_is_passed_over(
         await until(lambda: old.notified)
         async with serving(newer, tmp_path, socket="b", dra="b.sock"):
             async with accepting(own):
-                await until(lambda: newer.notified)
-                assert endpoint(registry) == str(own)
+                await until(lambda: newer.notified and endpoint(registry) == str(own))
             await until(lambda: endpoint(registry) == old.endpoint)
             assert registry.is_live(DRIVER)
 
@@ -301,7 +307,7 @@ async def test_wiping_is_repeated_until_the_api_lets_it(api: LocalApi) -> None:
 
 async def test_a_driver_that_stays_away_loses_its_slices_on_this_node(api: LocalApi) -> None:
     wiper = SliceWiper(api, node="n1", delay_s=0.05)
-    async with running(wiper), asyncio.timeout(30):
+    async with running(wiper), asyncio.timeout(45):
         wiper.driver_gone("a.example.com")
         while "a1" in await slices(api):
             await asyncio.sleep(0.01)
@@ -310,7 +316,7 @@ async def test_a_driver_that_stays_away_loses_its_slices_on_this_node(api: Local
 
 async def test_a_driver_that_comes_back_in_time_keeps_its_slices(api: LocalApi) -> None:
     wiper = SliceWiper(api, node="n1", delay_s=0.1)
-    async with running(wiper), asyncio.timeout(30):
+    async with running(wiper), asyncio.timeout(45):
         wiper.driver_gone("a.example.com")
         wiper.driver_gone("b.example.com")
         wiper.driver_back("a.example.com")

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 # Generous: only a test that fails ever waits so long.
-_PATIENCE_S = 20.0
+_PATIENCE_S = 45.0
 
 
 class ControlPlane:
@@ -71,13 +71,14 @@ class ControlPlane:
 
         return await self.until(bound)
 
-    async def why_pending(self, name: str = "pod", *, but: str = "") -> str:
-        """The scheduler's word on the pod, once it has spoken (something else than `but`)."""
+    async def why_pending(self, name: str = "pod", *, but: str = "", about: str = "") -> str:
+        """The scheduler's word on the pod, once it has spoken (something else than `but`, and with
+        `about` in it)."""
 
         async def message() -> str:
             conditions = (await self.pod(name)).get("status", {}).get("conditions", [])
             texts = [c.get("message", "") for c in conditions if c["type"] == "PodScheduled"]
-            return next((text for text in texts if text != but), "")
+            return next((text for text in texts if text != but and about in text), "")
 
         return await self.until(message)
 
