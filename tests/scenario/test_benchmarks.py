@@ -98,12 +98,12 @@ def test_domains_counts_what_the_controller_writes() -> None:
 def test_a_fleet_counts_what_each_node_costs() -> None:
     document = run("fleet")
     formed = document["nodes"]["3"]["formed"]
-    assert formed["agent"]["most_writes"] == 1
-    assert formed["writes_per_node"] <= 8 + 8 / 3  # for each node, and for the domain
-    assert formed["conflicts"] == 0
+    slowly = document["one_by_one"]["3"]["formed"]  # how much falls together is chance in both
+    for found in (formed, slowly):
+        assert found["agent"]["most_writes"] == 1
+        assert 1 <= found["writes_per_node"] <= 8 + 8 / 3  # for each node, and for the domain
+        assert found["conflicts"] == 0
     assert formed["agent"]["bytes_received"]["watch computedomaincliques"] > 0
-    slowly = document["one_by_one"]["3"]["formed"]
-    assert slowly["writes_per_node"] >= formed["writes_per_node"]
 
 
 @pytest.mark.timeout(300)

@@ -40,7 +40,7 @@ async def test_an_update_under_load_fails_no_claim_and_writes_no_slice(node: Rol
                 await churn.more(3)
                 await old.stop()
                 await churn.more(6)
-                assert node.calls_go_to() == f"dra-{NEW}.sock"
+                await until(lambda: node.calls_go_to() == f"dra-{NEW}.sock")
                 await churn.end()
                 await node.wait_no_claims()
         assert set(churn.phases) == {"Succeeded"}
