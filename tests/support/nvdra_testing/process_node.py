@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from nvdra_kube.api import Body
 
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 NO_ANSWER: Final = "no answer"
 _CALL_LIMIT_S: Final = 45.0
 _STATE: Final = ("claims", "effects", "tombstones", "quarantine")
