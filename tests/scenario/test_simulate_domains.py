@@ -40,7 +40,7 @@ def test_a_domain_that_lacks_nodes_says_how_many_it_waits_for() -> None:
     domain = done.domains["job"]
     assert domain["status"] == "NotReady"
     assert domain["why"].startswith("WaitingForNodes: 1 of 3 nodes have joined")
-    assert "ComputeDomain default/job NotReady: WaitingForNodes: 0 of 3" in done.errors
+    assert "ComputeDomain default/job NotReady: WaitingForNodes: 1 of 3" in done.errors
     [daemon] = domain["daemons"]
     assert "nvidia-imex started" in daemon["logs"]["compute-domain-daemon"]
 

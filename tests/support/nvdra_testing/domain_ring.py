@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from nvdra_kube.api import Body, Resource
     from nvdra_sim.cluster.kubelet.container import ContainerRuntime
 
-PATIENCE_S: Final = 60.0
+PATIENCE_S: Final = 90.0
 FABRIC_CLIQUE: Final = "6e766472-6120-5369-6d75-6c6174656420.1"
 _START_S: Final = 120.0
 _SCRIPT: Final = "ls /dev/nvidia-caps-imex-channels; trap 'exit 0' TERM; sleep 9999 & wait"
