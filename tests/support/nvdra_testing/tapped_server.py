@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from nvdra_sim.cluster.apiserver import ClusterStore
     from nvdra_sim.cluster.apiserver.front import Call
+    from nvdra_testing.lived_time import LivedTime
 
 Line: TypeAlias = Literal["good", "hangs", "resets"]
 _READS = ("get", "list", "watch")
@@ -27,12 +28,14 @@ _READS = ("get", "list", "watch")
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A call as it arrived. `status` 0: it was never answered."""
+    """A call as it arrived. `status` 0: it was never answered. `lived_s` is when, by a clock that
+    stands still with the machine."""
 
     verb: str
     resource: str
     name: str
     at_s: float
+    lived_s: float
     by: str
     body: Any
     status: int = 0
@@ -40,6 +43,15 @@ class Arrival:
     @property
     def writes(self) -> bool:
         return self.verb not in _READS
+
+    @property
+    def is_of_lease(self) -> bool:
+        """Whether it wrote a lease; `holder` says whose that is now."""
+        return self.resource == "leases" and self.writes and self.status in (200, 201)
+
+    @property
+    def holder(self) -> str:
+        return str(self.body["spec"].get("holderIdentity") or "")
 
     def __str__(self) -> str:
         return f"{self.verb} {self.resource} {self.name}"
@@ -50,9 +62,10 @@ class TappedServer(ApiServer):
     with which status to refuse a call, `deadly` where the client is to die: from then on nobody
     answers it. `skew_s` is how far the client's clock is off."""
 
-    def __init__(self, store: ClusterStore) -> None:
+    def __init__(self, store: ClusterStore, *, lived: LivedTime) -> None:
         super().__init__(store)
         self.line: Line = "good"
+        self._lived = lived
         self.about = ""
         self.arrived: list[Arrival] = []
         self.died = asyncio.Event()
@@ -75,6 +88,7 @@ class TappedServer(ApiServer):
             resource=call.kind.plural,
             name=call.name or _name_in(call.body),
             at_s=asyncio.get_running_loop().time(),
+            lived_s=self._lived.now_s(),
             by=request.headers.get("User-Agent", ""),
             body=call.body,
         )
