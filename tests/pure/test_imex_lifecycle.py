@@ -92,6 +92,14 @@ def test_one_that_never_answers_is_restarted() -> None:
     assert move(running(), a_run(), now=T.hang_s) == STOP
 
 
+def test_time_in_which_nobody_looked_is_no_silence() -> None:
+    thawed = running().unwatched(T.hang_s).unwatched(5.0)
+    assert move(thawed, a_run(), now=2 * T.hang_s + 4) == WAIT
+    assert move(thawed, a_run(), now=2 * T.hang_s + 5) == STOP
+    heard = thawed.answered(now=1000.0)
+    assert move(heard, a_run(), now=1000.0 + T.hang_s) == STOP
+
+
 def test_changed_names_are_told_after_a_moment() -> None:
     changed = running().names_changed(now=10.0)
     assert move(changed, a_run(names="b"), now=10.0) == WAIT

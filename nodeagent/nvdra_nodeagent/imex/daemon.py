@@ -35,6 +35,7 @@ class Daemon:
         self._signals = signals
         self._came: set[int] = set()
         self._leaving_since: float | None = None
+        self._looked_at = self._reactor.now()
         self._was_ready = False
         identity = Identity(
             options.domain, options.clique, options.claim_uid, options.boot_id, options.address
@@ -99,6 +100,7 @@ class Daemon:
     def _look(self) -> float:
         """One look at everything; returns when the next one is due at the latest."""
         now = self._reactor.now()
+        self._notice_standstill(now)
         if self._leaving_since is None and self._came & _LEAVE:
             self._leaving_since = now
             self._log.info("stopping", cause="signal")
@@ -117,6 +119,14 @@ class Daemon:
             self._supervisor.answered(now=now)
         self._tell(wanted)
         return min(due, ask_at)
+
+    def _notice_standstill(self, now: float) -> None:
+        """A container may be frozen, and a virtual machine paused, for minutes."""
+        missed_s = now - self._looked_at - self._timings.poll_s
+        self._looked_at = now
+        if missed_s > self._timings.poll_s:
+            self._log.warning("stood still", for_s=round(missed_s, 1))
+            self._supervisor.unwatched(missed_s)
 
     def _wanted(self) -> Desire:
         if self._leaving_since is not None:

@@ -52,12 +52,13 @@ class Process(NamedTuple):
     """What is known of the process.
 
     `told` is what it runs with, None while none runs; `changed_at` is when names first led
-    elsewhere since it was told.
+    elsewhere since it was told; `unwatched_s` is how long nobody looked since it answered last.
     """
 
     told: Run | None = None
     started_at: float = 0.0
     answered_at: float | None = None
+    unwatched_s: float = 0.0
     signalled_at: float | None = None
     changed_at: float | None = None
     stopping_since: float | None = None
@@ -67,6 +68,13 @@ class Process(NamedTuple):
 
     def started(self, run: Run, *, now: float) -> Process:
         return Process(told=run, started_at=now, failures=self.failures)
+
+    def answered(self, *, now: float) -> Process:
+        return self._replace(answered_at=now, unwatched_s=0.0)
+
+    def unwatched(self, for_s: float) -> Process:
+        """The daemon stood still itself, as the node may have: silence says nothing then."""
+        return self._replace(unwatched_s=self.unwatched_s + for_s)
 
     def names_changed(self, *, now: float) -> Process:
         return self._replace(changed_at=now) if self.changed_at is None else self
@@ -113,7 +121,8 @@ def next_move(
         )
     if isinstance(wanted, Halt) or (isinstance(wanted, Run) and wanted.launch != told.launch):
         return Move(STOP)
-    silent_at = (process.answered_at or process.started_at) + timings.hang_s
+    heard_at = process.answered_at or process.started_at
+    silent_at = heard_at + process.unwatched_s + timings.hang_s
     if now >= silent_at:
         return Move(STOP)
     if process.changed_at is not None:

@@ -83,7 +83,11 @@ class Supervisor:
 
     def answered(self, *, now: float) -> None:
         """It gave a sign of life."""
-        self.process = self.process._replace(answered_at=now)
+        self.process = self.process.answered(now=now)
+
+    def unwatched(self, for_s: float) -> None:
+        """Nobody looked at it for so long."""
+        self.process = self.process.unwatched(for_s)
 
     def abandon(self) -> None:
         """Make sure that nothing of it is left when the daemon ends."""

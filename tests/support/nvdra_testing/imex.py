@@ -145,6 +145,13 @@ class DaemonBox:
                 stderr=log,
             )
 
+    def freeze(self, for_s: float) -> None:
+        """Stop the daemon as one freezes a container, and let it go on later."""
+        assert self.process
+        self.process.send_signal(signal.SIGSTOP)
+        time.sleep(for_s)
+        self.process.send_signal(signal.SIGCONT)
+
     def settings(self, **changes: Any) -> None:
         defaults = {"node": f"node-{self.node}", "claimUID": f"claim-{self.node}"}
         self.write("settings.json", settings_document(**{**defaults, **changes}))
