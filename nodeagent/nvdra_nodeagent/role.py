@@ -98,8 +98,9 @@ class Role:
         return self._registered.is_set() and not self._has_asked
 
     async def _ask(self) -> bool:
-        if self._is_asked():
-            return False  # one that is newer still is waiting
+        # One that is newer still is waiting, or nobody can lock anything: no name is left for that.
+        if self._is_asked() or self._problems:
+            return False
         # Before the lock: the holder reads the name as soon as it sees that somebody asks.
         await self._exchange_name(_HEIR)
         if not self._try(_HEIR):

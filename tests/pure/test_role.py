@@ -204,6 +204,13 @@ async def test_a_lock_that_fails_is_said_once_and_the_role_stays_open(tmp_path: 
     assert said == ["cannot lock role: no locks here [LockFailed]"]
 
 
+async def test_where_locks_fail_nobody_leaves_a_name_again_and_again(tmp_path: Path) -> None:
+    agent = Contender(tmp_path, "a", [], locks=BrokenLocks(tmp_path / "locks"))
+    async with agent.running():
+        await asyncio.sleep(0.2)
+    assert not (tmp_path / "role.heir").exists()
+
+
 async def test_a_disk_that_takes_no_name_does_not_keep_the_role_from_being_taken(
     tmp_path: Path,
 ) -> None:
