@@ -207,7 +207,7 @@ class _Simulation:
         deadline = since + _LOG_GRACE_S
         expected = [pod for pod in pods if pod.runs and pod.claims]
         before: list[int] = []
-        while (now := time.monotonic()) < deadline:
+        while expected and (now := time.monotonic()) < deadline:
             sizes = [len(log) for pod in expected for log in self._logs(pod).values()]
             if sizes != before:
                 before, since = sizes, now
