@@ -273,10 +273,10 @@ async def test_a_volume_that_is_not_simulated_is_said_to_be(
 
 
 async def waiting_reason(api: LocalApi) -> str:
-    """Why the pod's container waits."""
+    """Why the pod's container waits; empty until the kubelet has told."""
     pod = await api.get(PODS, "pod", namespace=NAMESPACE)
-    reason: str = pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"]
-    return reason
+    [container] = pod["status"].get("containerStatuses") or [{}]
+    return str(container.get("state", {}).get("waiting", {}).get("reason", ""))
 
 
 async def a_gpu_pod(api: LocalApi, script: str, **spec: Any) -> Body:
