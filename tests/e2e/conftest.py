@@ -153,7 +153,6 @@ def kubectl(cluster: RealCluster) -> Kubectl:
 def namespace(kubectl: Kubectl) -> Iterator[str]:
     """A namespace for one test, with its ServiceAccount; gone with everything in it."""
     name = f"test-{next(_numbers)}"
-    kubectl("create", "namespace", name)
-    kubectl("wait", "--for=create", "serviceaccount/default", f"--namespace={name}", _PATIENTLY)
+    kubectl.create_namespace(name)
     yield name
     kubectl("delete", "namespace", name, "--wait=false")
