@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from nvdra_nodeagent.hardware.ports import Machine
 
 SETTLE_S = 50.0
-"""No test is judged by the clock: machines stall. A little less than a test gets."""
+"""No test is judged by the clock: machines stall. Much less than a test gets."""
 
 
 class NodeUnderTest:
