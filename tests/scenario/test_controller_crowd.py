@@ -14,6 +14,7 @@ from nvdra_operator.domains.scene import domain_of
 from nvdra_operator.resources import COMPUTE_DOMAINS
 from nvdra_testing.compute_domains import a_cluster
 from nvdra_testing.replicas import Replica, a_replica
+from nvdra_testing.stillness import unchanged
 
 if TYPE_CHECKING:
     from nvdra_testing.tapped_server import Arrival
@@ -24,7 +25,6 @@ LIMIT: Final = 5
 # Where the machine stalls for seconds, a write is taken for lost and made again.
 A_FEW: Final = 5
 SWEEPS_APART_S: Final = 2.0
-NAPS: Final = 20
 
 
 def per_domain(arrivals: list[Arrival], uids: dict[str, str]) -> Counter[str]:
@@ -55,12 +55,8 @@ def series(replica: Replica) -> dict[str, float]:
 
 
 async def quiet(replica: Replica) -> None:
-    """In naps: where the machine stalls, one of them passes, and not all the time to wait."""
-    seen, naps = -1, 0
-    while naps < NAPS:
-        await asyncio.sleep(0.5 / NAPS)
-        arrived = len(replica.line.arrived)
-        seen, naps = arrived, naps + 1 if arrived == seen else 0
+    """Until nobody has asked the server anything for a while."""
+    await unchanged(lambda: len(replica.line.arrived), for_s=0.5)
 
 
 async def test_fifty_domains_at_once_cost_five_writes_each_and_no_more_to_go() -> None:

@@ -22,6 +22,7 @@ from nvdra_operator.resources import CLIQUES, COMPUTE_DOMAINS, DAEMON_SETS
 from nvdra_operator.settings import DriverSettings
 from nvdra_sim.cluster.apiserver import ClusterStore, LocalApi
 from nvdra_testing.recorded_api import RecordedApi
+from nvdra_testing.stillness import unchanged
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -39,7 +40,6 @@ DEFINITIONS: Final = Resource(
 )
 _T = TypeVar("_T")
 _PATIENCE_S: Final = 40.0
-_NAPS: Final = 30
 
 
 def a_domain(
@@ -231,15 +231,8 @@ class DomainCluster:
         return await self.until(found)
 
     async def quiet(self, *, for_s: float = 0.15) -> None:
-        """Until nothing was written for so long, whoever might have.
-
-        In naps: where the machine stalls, one of them passes, and not all the time to wait.
-        """
-        seen, naps = (-1, -1), 0
-        while naps < _NAPS:
-            await asyncio.sleep(for_s / _NAPS)
-            now = (len(self.recorded.writes), self.store.revision)
-            seen, naps = now, naps + 1 if now == seen else 0
+        """Until nothing was written for so long, whoever might have."""
+        await unchanged(lambda: (len(self.recorded.writes), self.store.revision), for_s=for_s)
 
 
 @asynccontextmanager
