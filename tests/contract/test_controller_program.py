@@ -22,7 +22,6 @@ from nvdra_testing.compute_domains import DomainCluster
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-pytestmark = pytest.mark.timeout(120)
 _PATIENCE_S: Final = 40.0
 FLAGS: Final = (
     "--image-name=nvdra:test",

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from nvdra_kube.access import Access
     from nvdra_operator.controller import Controller
 
-pytestmark = pytest.mark.timeout(120)
-
 
 class Served:
     """A cluster over HTTPS; `running` gives a controller that Kopf drives."""

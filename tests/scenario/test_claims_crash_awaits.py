@@ -68,7 +68,6 @@ CASES = [
 WHO = {"caller": "caller", "work": "{operation} {ref}"}
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize(("kind", "trouble"), CASES)
 @pytest.mark.parametrize("who", WHO)
 @pytest.mark.parametrize("operation", ["prepare", "unprepare"])

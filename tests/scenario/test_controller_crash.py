@@ -216,7 +216,6 @@ async def test_a_domain_goes_whatever_write_the_controller_died_at(
     assert await _each_write(check) > 6
 
 
-@pytest.mark.timeout(90)
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("deleting", [False, True])
 async def test_a_domain_gets_and_loses_its_finalizer_though_kopf_died_at_that(
@@ -245,7 +244,6 @@ async def test_a_domain_gets_and_loses_its_finalizer_though_kopf_died_at_that(
         assert not any(map(domain_of, await it.everything(NODES)))
 
 
-@pytest.mark.timeout(90)
 async def test_a_domain_goes_though_kopf_cannot_take_the_finalizer_off() -> None:
     def refused(arrival: Arrival) -> int:
         return 400 if kopf_writes(arrival) else 0

@@ -19,7 +19,6 @@ from nvdra_testing.stillness import unchanged
 if TYPE_CHECKING:
     from nvdra_testing.tapped_server import Arrival
 
-pytestmark = pytest.mark.timeout(180)
 MANY: Final = 50
 LIMIT: Final = 5
 # Where the machine stalls for seconds, a write is taken for lost and made again.

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from nvdra_testing.tapped_server import Arrival
 
-pytestmark = pytest.mark.timeout(180)
 LEASE = "nvidia-compute-domain-controller"
 # A server that is busy takes a call late that was sent in time. Others lead 5 s later.
 ON_ITS_WAY_S = 2.0

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from nvdra_testing.imex import DaemonBox
 
-pytestmark = pytest.mark.timeout(180)
-
 
 @pytest.fixture
 def domain(tmp_path: Path) -> Iterator[Domain]:
