@@ -164,10 +164,10 @@ def test_one_that_runs_is_left_alone_when_nobody_can_ask_it_any_more(box: Daemon
 
 
 def test_a_daemon_that_was_frozen_with_its_node_leaves_nvidia_imex_alone(box: DaemonBox) -> None:
-    box.start(hang_s=4.0)
+    box.start(hang_s=8.0)
     until(box.is_ready)
     before = box.imex_pid()
-    box.freeze(for_s=6.0)
+    box.freeze(for_s=10.0)
     until(lambda: box.lines("stood still"))
     until(box.is_ready)
     assert (box.imex_pid(), box.lines("stopping nvidia-imex")) == (before, [])
