@@ -205,7 +205,8 @@ class _Simulation:
         """
         since = time.monotonic()
         deadline = since + _LOG_GRACE_S
-        expected = [pod for pod in pods if pod.runs and pod.claims]
+        # What has ended has written all that it ever will.
+        expected = [pod for pod in pods if pod.runs and pod.claims and pod.phase == "Running"]
         before: list[int] = []
         while expected and (now := time.monotonic()) < deadline:
             sizes = [len(log) for pod in expected for log in self._logs(pod).values()]

@@ -41,8 +41,8 @@ _T = TypeVar("_T")
 NEVER_S: Final = float("-inf")
 # Candidates that lost together must not come back together: up to 2.2 retry periods.
 _JITTER: Final = 1.2
-# A loop may wake a timer a trace before its time: what is left then is rounded up to this.
-_TRACE_S: Final = 0.001
+TRACE_S: Final = 0.001
+"""A loop may wake a timer a trace before its time: no more than this is nothing left to wait."""
 
 
 def identity_of(pod_name: str) -> str:
@@ -200,7 +200,7 @@ class Elector:
                     self._overrun()
                 await asyncio.wait((working,))
             else:
-                await asyncio.wait((working,), timeout=max(_TRACE_S, expires_s - _now_s()))
+                await asyncio.wait((working,), timeout=max(TRACE_S, expires_s - _now_s()))
         renewing.cancel()
         await asyncio.gather(renewing, return_exceptions=True)
 
@@ -319,9 +319,9 @@ async def _to_the_end(step: Coroutine[object, object, None], *, name: str) -> No
 
 async def _sleep_until(when_s: float) -> None:
     """Not a trace shorter, or whoever compares with the clock afterwards would go round again."""
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # lets others run also when it is late already
     while (left_s := when_s - _now_s()) > 0:  # noqa: ASYNC110 - nobody tells of time
-        await asyncio.sleep(max(_TRACE_S, left_s))
+        await asyncio.sleep(max(TRACE_S, left_s))
 
 
 def _now_s() -> float:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from nvdra_kube.api import Resource
 from nvdra_kube.errors import ApiError
+from nvdra_kube.lease import TRACE_S
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-
-# A loop may wake a timer a trace before its time; who went by the clock alone would wait again.
-_TRACE_S: Final = 0.001
 
 
 class NotLeading(ApiError):
@@ -66,7 +64,7 @@ class WriteGate:
         try:
             while not (await asyncio.wait((writing,), timeout=left_s))[0]:
                 left_s = self.left_s
-                if left_s <= _TRACE_S:
+                if left_s <= TRACE_S:
                     self.refused += 1
                     raise NotLeading(f"{what}: broken off, the leadership ended")
         except BaseException:
